@@ -1,0 +1,96 @@
+"""The `entropy` rule: patches of about equal information, cut where a surprise is likely.
+
+    entropy[j] -> cost of byte j -> information in the open patch --- over the budget ----> start
+    entropy[j] against the document's running mean, once a share of the budget is used ---> start
+
+A global threshold (the rule of the Byte Latent Transformer) leaves scripts of several bytes per character,
+DNA and binary data with patches of the greatest length or of one byte. A budget of information gives every kind
+of data patches of a like length; the peak keeps most cuts at the first letter of a word.
+Every comparison is strict, so that a tie starts no patch, on any machine: all state is integer.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bytropix.patching.config import PatchConfig
+from bytropix.patching.limits import LENGTH, PENDING, RULE_A, RULE_B, next_pending, starts_here
+from bytropix.patching.table import LARGEST, QUANTA_PER_BIT, Measure
+
+# The running mean forgets with weight 1/128 per character and starts at 2 bits, a guess that text soon corrects.
+MEAN_SHIFT = 7
+MEAN_START = (2 * QUANTA_PER_BIT) << MEAN_SHIFT
+
+
+class EntropyRule:
+    """Start at a relative peak of the whole-character entropy, or when the budget of bits is used up.
+
+    The level is the budget in 1/32 bit.
+    """
+
+    measure: Measure = "character"
+
+    def levels(self, config: PatchConfig) -> tuple[int, int]:
+        """Return the least budget (every character starts) and the greatest (only `max_patch` cuts)."""
+        return -1, LARGEST * config.max_patch
+
+    def mark(
+        self,
+        data: NDArray[np.uint8],
+        entropy: NDArray[np.uint8],
+        ends: NDArray[np.int64],
+        *,
+        level: int,
+        config: PatchConfig,
+        state: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Return the patch starts; see `Rule.mark`."""
+        starts = np.empty(data.size, dtype=np.bool_)
+        limits = (config.min_patch, config.max_patch)
+        shape = (config.peak_percent, config.share_percent, config.toll_percent)
+        _mark(data, entropy, ends, level, shape, limits, state, starts)
+        return starts
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark(
+    data: NDArray[np.uint8],
+    entropy: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    budget: int,
+    shape: tuple[int, int, int],
+    limits: tuple[int, int],
+    state: NDArray[np.int64],
+    starts: NDArray[np.bool_],
+) -> None:
+    peak_percent, share_percent, toll_percent = shape
+    minimum, maximum = limits
+    share = budget * share_percent // 100
+    toll = max(budget * toll_percent // 100, 0)
+    # Both sides of the peak test in units of (1/32 bit) * 2^MEAN_SHIFT / 100.
+    peak_scale = 100 << MEAN_SHIFT
+    length, pending = state[LENGTH], state[PENDING]
+    used, mean = state[RULE_A], state[RULE_B]
+    begin = 0
+    for number in range(ends.size):
+        if number > 0:
+            length, pending = 0, 0
+        for j in range(begin, ends[number]):
+            value = np.int64(entropy[j])
+            if length == 0:
+                mean = MEAN_START
+            # The entropy of a character is paid at its first byte.
+            cost = toll + value if pending == 0 else toll
+            peak = used > share and value * peak_scale > peak_percent * mean
+            start = starts_here(peak or used + cost > budget, length, pending, minimum, maximum)
+            starts[j] = start
+            if start:
+                length, used = 1, cost
+            else:
+                length, used = length + 1, used + cost
+            if pending == 0:
+                mean += value - (mean >> MEAN_SHIFT)
+            pending = next_pending(pending, data[j])
+        begin = ends[number]
+    state[LENGTH], state[PENDING] = length, pending
+    state[RULE_A], state[RULE_B] = used, mean

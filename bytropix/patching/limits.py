@@ -1,0 +1,106 @@
+"""Limits that every rule obeys: whole characters, a least and a greatest length.
+
+    wanted (a rule's wish for byte j) -> starts_here(wish, length, pending, limits) -> starts[j]
+    byte j -> next_pending -> how many continuation bytes are still promised
+
+Nothing here looks at byte j to decide about byte j. That a character is not over is known from its lead byte,
+which promises how many continuation bytes follow, so the rule stays a function of the past alone.
+
+The state of a document under way is a small int64 array, all zero at a document's start:
+`[length of the open patch, pending continuation bytes, two slots that belong to the rule]`.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+LENGTH, PENDING, RULE_A, RULE_B = range(4)
+
+# A valid character has at most three continuation bytes: so far may a patch outgrow its greatest length.
+LONGEST_REST = 3
+
+
+def _promised() -> NDArray[np.uint8]:
+    """Return how many continuation bytes each byte value promises: UTF-8 lead bytes one to three, others none."""
+    promised = np.zeros(256, dtype=np.uint8)
+    promised[0xC2:0xE0] = 1
+    promised[0xE0:0xF0] = 2
+    promised[0xF0:0xF5] = 3
+    return promised
+
+
+def _next_pending() -> NDArray[np.uint8]:
+    """Return the table `[pending * 256 + byte] -> pending after that byte`; a broken promise is forgotten."""
+    table = np.tile(PROMISED, (LONGEST_REST + 1, 1))
+    for pending in range(1, LONGEST_REST + 1):
+        table[pending, 0x80:0xC0] = pending - 1
+    return table.reshape(-1)
+
+
+PROMISED = _promised()
+_NEXT_PENDING = _next_pending()
+
+
+def fresh_state() -> NDArray[np.int64]:
+    """Return the state at a document's start."""
+    return np.zeros(4, dtype=np.int64)
+
+
+@numba.njit(cache=True, nogil=True)
+def next_pending(pending: int, byte: int) -> int:
+    """Return how many continuation bytes are promised after `byte`, when `pending` were promised before it."""
+    return np.int64(_NEXT_PENDING[(pending << 8) | byte])
+
+
+@numba.njit(cache=True, nogil=True)
+def starts_here(wanted: bool, length: int, pending: int, minimum: int, maximum: int) -> bool:  # noqa: FBT001
+    """Decide whether a patch starts before the next byte.
+
+    Args:
+        wanted: The rule's wish.
+        length: Bytes in the open patch; 0 at a document's start, where a patch always starts.
+        pending: Continuation bytes still promised; a patch waits for them, but not past `maximum + 3`, so that
+            broken data (a run of lead bytes promises forever) cannot grow a patch without end.
+        minimum: Least length of a patch in bytes.
+        maximum: Greatest length of a patch in bytes.
+    """
+    if length == 0:
+        return True
+    if pending > 0:
+        return length >= maximum + LONGEST_REST
+    return length >= maximum or (wanted and length >= minimum)
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_wanted(
+    data: NDArray[np.uint8],
+    wanted: NDArray[np.bool_],
+    ends: NDArray[np.int64],
+    minimum: int,
+    maximum: int,
+    state: NDArray[np.int64],
+    starts: NDArray[np.bool_],
+) -> None:
+    """Write into `starts` where the wishes of a rule without memory become patch starts.
+
+    Args:
+        data: Bytes of all documents, one after the other.
+        wanted: The rule's wish for each byte.
+        ends: End of each document in `data`; the first may continue a document under way, the last may go on.
+        minimum: Least length of a patch in bytes.
+        maximum: Greatest length of a patch in bytes.
+        state: State before the first byte; holds the state after the last byte on return.
+        starts: Output, one flag per byte.
+    """
+    length, pending = state[LENGTH], state[PENDING]
+    begin = 0
+    for number in range(ends.size):
+        if number > 0:
+            length, pending = 0, 0
+        for j in range(begin, ends[number]):
+            start = starts_here(wanted[j], length, pending, minimum, maximum)
+            starts[j] = start
+            length = 1 if start else length + 1
+            pending = next_pending(pending, data[j])
+        begin = ends[number]
+    state[LENGTH], state[PENDING] = length, pending
