@@ -1,0 +1,131 @@
+"""Gather many windows at once: bytes copied, packed start bits unpacked to flags, no Python per window.
+
+    places, lengths -> memory segments -> bytes u8 [k, width], starts bool [k, width], patches i64 [k]
+
+Rows shorter than `width` end in zeros. Column 0 of `starts` is always set: a window opens with a patch.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bytropix.datasets.blocks import BlockSource, BlockTable
+from bytropix.datasets.buffers import BufferPool
+from bytropix.datasets.memory import FLAGS, copy_bytes, unpack_bits
+from bytropix.datasets.order import Places
+
+# One group of the order spans 64 MiB of text, and its 2 MiB blocks do not begin where stored blocks begin.
+CACHE_BYTES = {"bytes": 160 << 20, "starts": 64 << 20}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Gathered windows.
+
+    Attributes:
+        bytes: u8 [k, width].
+        starts: bool [k, width], set where a patch opens.
+        patches: i64 [k], patches that open in the first `counted` columns.
+    """
+
+    bytes: NDArray[np.uint8]
+    starts: NDArray[np.bool_]
+    patches: NDArray[np.int64]
+
+
+class Gatherer:
+    """Reads windows of a list of parts; safe to call from several threads.
+
+    Args:
+        parts: The parts, in the order that `Places.parts` numbers them.
+    """
+
+    def __init__(self, parts: Sequence[BlockSource]) -> None:
+        self._bytes = BlockTable(parts, "bytes", CACHE_BYTES["bytes"])
+        self._starts = BlockTable(parts, "starts", CACHE_BYTES["starts"])
+        self._sizes = np.array([part.n_bytes for part in parts], dtype=np.int64)
+        self._pool = BufferPool()
+        self._lock = threading.Lock()
+
+    def __call__(self, places: Places, lengths: NDArray[np.int64], *, width: int, counted: int) -> Rows:
+        """Gather windows into fresh arrays.
+
+        Args:
+            places: Where k windows begin.
+            lengths: i64 [k], bytes of each, 1 to `width`; a window must lie inside its part.
+            width: Columns of the result.
+            counted: Columns over which patches are counted, at most `width`.
+
+        Raises:
+            StoreError: A block that a window touches cannot be read or its checksum is wrong.
+        """
+        stops = places.offsets + lengths
+        if places.offsets.size and (
+            places.offsets.min() < 0 or (stops > self._sizes[places.parts]).any() or lengths.max() > width
+        ):
+            raise IndexError("a window reaches past its part or its row")
+        with self._lock:
+            text = self._bytes.segments(places.parts, places.offsets, stops)
+            bits = self._starts.segments(places.parts, places.offsets >> 3, (stops + 7) >> 3)
+        count = lengths.size
+        rows, flags = self._pool.take(2 * count * width).reshape(2, count, width)
+        patches = np.empty(count, dtype=np.int64)
+        _gather(
+            *(text.address, text.length, text.first),
+            *(bits.address, bits.length, bits.first),
+            *(places.offsets & 7, lengths, counted, FLAGS),
+            *(rows, flags, patches),
+        )
+        return Rows(rows, flags.view(np.bool_), patches)
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_runs(
+    target: int, address: NDArray[np.int64], length: NDArray[np.int64], first: int, stop: int
+) -> None:
+    """Copy memory runs first..stop one behind the other to address `target`."""
+    for run in range(first, stop):
+        copy_bytes(target, address[run], length[run])
+        target += length[run]
+
+
+@numba.njit(nogil=True, cache=True)
+def _gather(
+    text_address: NDArray[np.int64],
+    text_length: NDArray[np.int64],
+    text_first: NDArray[np.int64],
+    bits_address: NDArray[np.int64],
+    bits_length: NDArray[np.int64],
+    bits_first: NDArray[np.int64],
+    shifts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    counted: int,
+    table: NDArray[np.uint64],
+    rows: NDArray[np.uint8],
+    flags: NDArray[np.uint8],
+    patches: NDArray[np.int64],
+) -> None:
+    """Fill rows, flags and patches; bits pass through two small buffers that stay in the nearest cache."""
+    width = rows.shape[1]
+    words = (width + 63) >> 6
+    packed = np.zeros(words + 1, dtype=np.uint64)  # at most width + 7 bits: they always fit
+    unpacked = np.empty(words * 8, dtype=np.uint64)
+    row_flags = unpacked.view(np.uint8)
+    for i in range(lengths.size):
+        length = lengths[i]
+        _copy_runs(rows.ctypes.data + i * width, text_address, text_length, text_first[i], text_first[i + 1])
+        _copy_runs(packed.ctypes.data, bits_address, bits_length, bits_first[i], bits_first[i + 1])
+        unpack_bits(packed, shifts[i], unpacked, table)
+        row_flags[0] = 1
+        if length < width:
+            rows[i, length:] = 0
+            row_flags[length:width] = 0
+        copy_bytes(flags.ctypes.data + i * width, unpacked.ctypes.data, width)
+        opened = 0
+        for column in range(counted):
+            opened += row_flags[column]
+        patches[i] = opened
