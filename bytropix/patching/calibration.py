@@ -2,9 +2,9 @@
 
     scored sample -> slices spread over it -> bisect the level -> mean length on the whole sample
 
-Only one number of a rule is calibrated, its level (a budget, a threshold); patches grow with it. The search is in
-integers and reads the sample alone, so the same sample gives the same level everywhere. Not every mean can be
-reached (DNA has few distinct entropies, Japanese no patch below three bytes), so what was reached is recorded.
+Only one number of a rule is calibrated, its level (a budget, a threshold); patches grow with it. The search
+reads the sample alone, so the same sample gives the same level everywhere. Not every mean can be reached (DNA
+has few distinct entropies, Japanese no patch below three bytes), so what was reached is recorded.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from bytropix.patching.config import PatchConfig
 from bytropix.patching.limits import fresh_state
 from bytropix.patching.rules import Rule
 
-# 4 MiB in slices of 16 KiB tell the mean within about one percent, at an eighth of the time of a full sample.
-SLICE_BYTES = 1 << 14
+# 2 MiB in many slices tell the mean within about one percent, at a sixteenth of the time of a full sample.
+SLICE_BYTES = 1 << 13
 SLICES = 256
 
 

@@ -18,22 +18,22 @@ class PatchConfig:
 
     Attributes:
         rule: A name from `RULES`.
-        mean_patch: Mean patch length to aim at on the fitted sample, 1 to 64. The rule `words` has no such choice.
+        mean_patch: Mean patch length to aim at on the fitted sample, 1 to 64. Rule `words` has no choice.
         min_patch: Least length, 1 to `max_patch`. The last patch of a document may be shorter.
         max_patch: Greatest length, up to 1024; a character under way is finished first, at most 3 bytes more.
         peak_percent: Rule `entropy`: an entropy above this share of the running mean is a peak.
-        share_percent: Rule `entropy`: share of the budget that must be used before a peak may start a patch.
-        toll_percent: Rule `entropy`: share of the budget that every byte uses on top of its entropy, so that a run
-            of certain bytes ends too: no patch is longer than `100 / toll_percent` bytes.
+        share_percent: Rule `entropy`: share of the budget that must be used before a peak starts a patch.
+        toll_bits: Rule `entropy`: what every byte uses of the budget on top of its entropy, so that a run of
+            certain bytes ends too. The larger, the more alike are the patch lengths of unlike kinds of data.
     """
 
     rule: RuleName = "entropy"
     mean_patch: float = 6.0
     min_patch: int = 1
     max_patch: int = 64
-    peak_percent: int = 120
+    peak_percent: int = 140
     share_percent: int = 35
-    toll_percent: int = 4
+    toll_bits: int = 5
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(RuleName):
@@ -46,12 +46,12 @@ class PatchConfig:
         _check_range("min_patch", self.min_patch, 1, self.max_patch)
         if not self.min_patch <= self.mean_patch <= self.max_patch:
             raise ConfigError(
-                f"mean patch length must be between min_patch {self.min_patch} and max_patch {self.max_patch}, "
-                f"got {self.mean_patch}; move mean_patch or the limits"
+                f"mean patch length must be between min_patch {self.min_patch} and "
+                f"max_patch {self.max_patch}, got {self.mean_patch}; move mean_patch or the limits"
             )
         _check_range("peak_percent", self.peak_percent, 1, 10_000)
-        for name in ("share_percent", "toll_percent"):
-            _check_range(name, getattr(self, name), 0, 100)
+        _check_range("share_percent", self.share_percent, 0, 100)
+        _check_range("toll_bits", self.toll_bits, 0, 64)
 
 
 def _check_range(name: str, value: int, least: int, greatest: int) -> None:

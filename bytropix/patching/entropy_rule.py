@@ -4,8 +4,11 @@
     entropy[j] against the document's running mean, once a share of the budget is used ---> start
 
 A global threshold (the rule of the Byte Latent Transformer) leaves scripts of several bytes per character,
-DNA and binary data with patches of the greatest length or of one byte. A budget of information gives every kind
-of data patches of a like length; the peak keeps most cuts at the first letter of a word.
+DNA and binary data with patches of the greatest length or of one byte. A budget of information, with a toll
+on every byte, gives every kind of data patches of a like length; the peak keeps most cuts at the first letter
+of a word. The constants were chosen on 850 files of text, markup, code, binary data and DNA at a mean of 6
+bytes, where the mean of every single file lay between 3 and 12.
+
 Every comparison is strict, so that a tie starts no patch, on any machine: all state is integer.
 """
 
@@ -14,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.patching.config import PatchConfig
-from bytropix.patching.limits import LENGTH, PENDING, RULE_A, RULE_B, next_pending, starts_here
+from bytropix.patching.limits import LENGTH, LONGEST_REST, PENDING, RULE_A, RULE_B, next_pending, starts_here
 from bytropix.patching.table import LARGEST, QUANTA_PER_BIT, Measure
 
-# The running mean forgets with weight 1/128 per character and starts at 2 bits, a guess that text soon corrects.
+# The running mean forgets with weight 1/128 per character; it starts at 2 bits, which text soon corrects.
 MEAN_SHIFT = 7
 MEAN_START = (2 * QUANTA_PER_BIT) << MEAN_SHIFT
 
@@ -31,8 +34,9 @@ class EntropyRule:
     measure: Measure = "character"
 
     def levels(self, config: PatchConfig) -> tuple[int, int]:
-        """Return the least budget (every character starts) and the greatest (only `max_patch` cuts)."""
-        return -1, LARGEST * config.max_patch
+        """Return the least budget (every character starts) and one so large that only `max_patch` cuts."""
+        dearest = LARGEST + config.toll_bits * QUANTA_PER_BIT
+        return -1, dearest * (config.max_patch + LONGEST_REST) * 100 // max(config.share_percent, 1)
 
     def mark(
         self,
@@ -47,7 +51,7 @@ class EntropyRule:
         """Return the patch starts; see `Rule.mark`."""
         starts = np.empty(data.size, dtype=np.bool_)
         limits = (config.min_patch, config.max_patch)
-        shape = (config.peak_percent, config.share_percent, config.toll_percent)
+        shape = (config.peak_percent, config.share_percent, config.toll_bits)
         _mark(data, entropy, ends, level, shape, limits, state, starts)
         return starts
 
@@ -63,10 +67,10 @@ def _mark(
     state: NDArray[np.int64],
     starts: NDArray[np.bool_],
 ) -> None:
-    peak_percent, share_percent, toll_percent = shape
+    peak_percent, share_percent, toll_bits = shape
     minimum, maximum = limits
     share = budget * share_percent // 100
-    toll = max(budget * toll_percent // 100, 0)
+    toll = toll_bits * QUANTA_PER_BIT
     # Both sides of the peak test in units of (1/32 bit) * 2^MEAN_SHIFT / 100.
     peak_scale = 100 << MEAN_SHIFT
     length, pending = state[LENGTH], state[PENDING]

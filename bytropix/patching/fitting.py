@@ -1,11 +1,12 @@
 """Fit an entropy table on a sample of documents, in integers.
 
     sample -> counts by the last 0, 1, 2 bytes -> H0, H1, H2 (each smoothed with the order below)
-                                               -> expected entropy of the rest of a character -> H0..H2 of characters
+                                               -> expected rest of a character -> H0..H2 of characters
     sample -> 28-bit keys (slot of the last 3 bytes, byte) -> grouped by slot -> H3, smoothed with H2
 
-Smoothing is Witten and Bell's (1991, method C): H = (n H_own + T H_lower) / (n + T), with n the occurrences of the
-context and T the number of distinct bytes seen after it. Entropies are in Q16 bits until the table is quantized.
+Smoothing has Witten and Bell's weights (1991, method C): H = (n H_own + T H_lower) / (n + T), with n the
+occurrences of the context and T the number of distinct bytes seen after it. Entropies are in Q16 bits until
+the table is quantized.
 """
 
 import numba
@@ -17,11 +18,14 @@ from bytropix.patching.table import (
     BACK_OFF,
     SLOT_BITS,
     EntropyTable,
+    Integer,
     Measure,
     context_slot,
     log2_q16,
     quantize,
 )
+
+Counts = NDArray[np.uint32] | NDArray[np.int64]
 
 # Fewer occurrences than this say less than the two nearest bytes do.
 LEAST_OCCURRENCES = 4
@@ -40,11 +44,12 @@ def fit_table(data: NDArray[np.uint8], ends: NDArray[np.int64], measure: Measure
         ends: End of each document in `data`, ascending.
         measure: Entropy of the next "byte", or of the whole next "character" where one begins.
     """
+    counts0 = np.zeros((1, 256), dtype=np.int64)
     counts1 = np.zeros((1 << 8, 256), dtype=np.int64)
     counts2 = np.zeros((1 << 16, 256), dtype=np.uint32)
-    _count(data, ends, counts1, counts2)
+    _count(data, ends, counts0, counts1, counts2)
     nothing = np.zeros(1, dtype=np.int64)
-    plain0 = _entropies(np.bincount(data, minlength=256).reshape(1, 256), nothing)
+    plain0 = _entropies(counts0, nothing)
     plain1 = _entropies(counts1, plain0)
     plain2 = _entropies(counts2, plain1)
     rests2 = np.zeros((LONGEST_REST + 1, 1 << 16), dtype=np.int64)
@@ -83,11 +88,17 @@ def _fit_order3(
 
 @numba.njit(cache=True, nogil=True)
 def _count(
-    data: NDArray[np.uint8], ends: NDArray[np.int64], counts1: NDArray[np.int64], counts2: NDArray[np.uint32]
+    data: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    counts0: NDArray[np.int64],
+    counts1: NDArray[np.int64],
+    counts2: NDArray[np.uint32],
 ) -> None:
-    """Count each byte after the last one and after the last two bytes of its document."""
+    """Count each byte by itself, after the last one, and after the last two bytes of its document."""
     begin = 0
     for end in ends:
+        if begin < end:
+            counts0[0, data[begin]] += 1
         if begin + 1 < end:
             counts1[data[begin], data[begin + 1]] += 1
         for j in range(begin + 2, end):
@@ -96,25 +107,28 @@ def _count(
     for context in range(1 << 16):
         for symbol in range(256):
             counts1[context & 255, symbol] += counts2[context, symbol]
+    for context in range(1 << 8):
+        for symbol in range(256):
+            counts0[0, symbol] += counts1[context, symbol]
 
 
 @numba.njit(cache=True, nogil=True)
-def _row(counts: NDArray[np.uint32]) -> tuple[int, int, int]:
+def _row(counts: Counts) -> tuple[Integer, Integer, Integer]:
     """Return occurrences, distinct symbols and n * H in Q16 bits of one row of counts."""
-    occurrences, distinct, logs = 0, 0, 0
+    occurrences = distinct = logs = np.int64(0)
     for count in counts:
         if count > 0:
             occurrences += np.int64(count)
             distinct += 1
             logs += np.int64(count) * log2_q16(np.int64(count))
     if occurrences == 0:
-        return 0, 0, 0
-    return occurrences, distinct, max(occurrences * log2_q16(occurrences) - logs, 0)
+        return occurrences, distinct, logs
+    return occurrences, distinct, occurrences * log2_q16(occurrences) - logs
 
 
 @numba.njit(cache=True, nogil=True)
-def _entropies(counts: NDArray[np.uint32], lower: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the smoothed entropy of each context in Q16 bits; `lower` holds those of the shorter contexts."""
+def _entropies(counts: Counts, lower: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the smoothed entropy of each context in Q16 bits; `lower` holds the shorter contexts."""
     result = np.empty(counts.shape[0], dtype=np.int64)
     for context in range(counts.shape[0]):
         shorter = lower[context & (lower.size - 1)]
@@ -127,7 +141,7 @@ def _entropies(counts: NDArray[np.uint32], lower: NDArray[np.int64]) -> NDArray[
 
 @numba.njit(cache=True, nogil=True)
 def _expect_rests(
-    counts: NDArray[np.uint32], plain: NDArray[np.int64], lower: NDArray[np.int64], rests: NDArray[np.int64]
+    counts: Counts, plain: NDArray[np.int64], lower: NDArray[np.int64], rests: NDArray[np.int64]
 ) -> None:
     """Fill `rests[r, context]`: entropy of the next r continuation bytes, Q16 bits, weighted by their chance.
 
@@ -137,7 +151,7 @@ def _expect_rests(
     contexts = counts.shape[0]
     for rest in range(1, LONGEST_REST + 1):
         for context in range(contexts):
-            occurrences, distinct, continued, later = 0, 0, 0, 0
+            occurrences = distinct = continued = later = np.int64(0)
             for symbol in range(256):
                 count = np.int64(counts[context, symbol])
                 if count > 0:
@@ -155,13 +169,11 @@ def _expect_rests(
 
 
 @numba.njit(cache=True, nogil=True)
-def _expect_begun(
-    counts: NDArray[np.uint32], rests2: NDArray[np.int64], lower: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _expect_begun(counts: Counts, rests2: NDArray[np.int64], lower: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each context the expected entropy of the rest of the character that the next byte begins."""
     result = np.empty(counts.shape[0], dtype=np.int64)
     for context in range(counts.shape[0]):
-        occurrences, distinct, begun = 0, 0, 0
+        occurrences = distinct = begun = np.int64(0)
         for symbol in range(256):
             count = np.int64(counts[context, symbol])
             if count > 0:
@@ -192,7 +204,7 @@ def _sum_order3(
     sums: NDArray[np.int64],
     group_sizes: NDArray[np.int64],
 ) -> None:
-    """Sum over the occurrences of each slot: the order-2 entropy there, and the rest of the character begun there.
+    """Sum over the occurrences of each slot the order-2 entropy and the rest of the character begun.
 
     Contexts that share a slot differ in both, so the sums are taken per occurrence and not per context.
     """
@@ -213,7 +225,7 @@ def _sum_order3(
 def _group_keys(
     data: NDArray[np.uint8], ends: NDArray[np.int64], cursors: NDArray[np.int64], keys: NDArray[np.uint32]
 ) -> None:
-    """Write every (slot, byte) as `slot << 8 | byte` into its group; `cursors` begin at the groups' begins."""
+    """Write every (slot, byte) as `slot << 8 | byte` into its group; `cursors` are the groups' begins."""
     begin = 0
     for end in ends:
         for j in range(begin + 3, end):
@@ -234,19 +246,22 @@ def _count_groups(
     """Count the keys group by group and write the entropy of each slot that occurs often enough."""
     slots = 1 << _GROUP_BITS
     counts = np.zeros((slots, 256), dtype=np.uint32)
+    totals = np.zeros(slots, dtype=np.int64)
     begin = 0
     for group in range(group_ends.size):
         end = group_ends[group]
-        if begin == end:
-            continue
-        counts[:] = 0
         for j in range(begin, end):
-            counts[(keys[j] >> 8) & (slots - 1), keys[j] & 255] += 1
-        for slot in range(slots):
-            occurrences, distinct, weighted = _row(counts[slot])
-            if occurrences >= LEAST_OCCURRENCES:
+            slot = (keys[j] >> 8) & (slots - 1)
+            counts[slot, keys[j] & 255] += 1
+            totals[slot] += 1
+        for slot in range(slots if begin < end else 0):
+            if totals[slot] >= LEAST_OCCURRENCES:
+                occurrences, distinct, weighted = _row(counts[slot])
                 index = (group << _GROUP_BITS) | slot
                 shorter = distinct * (sums[index, 0] // occurrences)
                 whole = (weighted + sums[index, 1] + shorter) // (occurrences + distinct)
                 order3[index] = quantize(whole)
+            if totals[slot] > 0:
+                counts[slot] = 0
+                totals[slot] = 0
         begin = end

@@ -14,6 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bytropix.patching.table import Integer
+
 LENGTH, PENDING, RULE_A, RULE_B = range(4)
 
 # A valid character has at most three continuation bytes: so far may a patch outgrow its greatest length.
@@ -21,7 +23,7 @@ LONGEST_REST = 3
 
 
 def _promised() -> NDArray[np.uint8]:
-    """Return how many continuation bytes each byte value promises: UTF-8 lead bytes one to three, others none."""
+    """Return how many continuation bytes each byte promises: UTF-8 lead bytes one to three, others none."""
     promised = np.zeros(256, dtype=np.uint8)
     promised[0xC2:0xE0] = 1
     promised[0xE0:0xF0] = 2
@@ -47,20 +49,22 @@ def fresh_state() -> NDArray[np.int64]:
 
 
 @numba.njit(cache=True, nogil=True)
-def next_pending(pending: int, byte: int) -> int:
-    """Return how many continuation bytes are promised after `byte`, when `pending` were promised before it."""
+def next_pending(pending: Integer, byte: Integer) -> Integer:
+    """Return how many continuation bytes are promised after `byte`, `pending` being promised before it."""
     return np.int64(_NEXT_PENDING[(pending << 8) | byte])
 
 
 @numba.njit(cache=True, nogil=True)
-def starts_here(wanted: bool, length: int, pending: int, minimum: int, maximum: int) -> bool:  # noqa: FBT001
+def starts_here(
+    wanted: np.bool_, length: Integer, pending: Integer, minimum: int, maximum: int
+) -> bool | np.bool_:
     """Decide whether a patch starts before the next byte.
 
     Args:
         wanted: The rule's wish.
         length: Bytes in the open patch; 0 at a document's start, where a patch always starts.
-        pending: Continuation bytes still promised; a patch waits for them, but not past `maximum + 3`, so that
-            broken data (a run of lead bytes promises forever) cannot grow a patch without end.
+        pending: Continuation bytes still promised; a patch waits for them, but not past `maximum + 3`: in
+            broken data a run of lead bytes promises forever.
         minimum: Least length of a patch in bytes.
         maximum: Greatest length of a patch in bytes.
     """

@@ -59,7 +59,7 @@ class Patcher:
         """Score and cut one document.
 
         Returns:
-            Entropy u8[n] in 1/32 bit and starts bool[n]; `starts[0]` is True. Both at j depend on bytes before j only.
+            Entropy u8[n] in 1/32 bit and starts bool[n], each at j from the bytes before j; `starts[0]` is True.
         """
         data = _as_bytes(document)
         return self.patch(data, np.array([data.size], dtype=np.int64))
@@ -67,7 +67,7 @@ class Patcher:
     def patch(
         self, data: NDArray[np.uint8], ends: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Score and cut many documents laid end to end; `ends` holds the end of each, the last one `data.size`."""
+        """Score and cut documents laid end to end; `ends` holds the end of each, the last one `data.size`."""
         entropy = score(data, ends, self.table)
         return entropy, self.cut(data, entropy, ends)
 
@@ -100,7 +100,8 @@ class Patcher:
         needed = RULES[config.rule].measure
         if table.measure != needed:
             raise ConfigError(
-                f"patch rule '{config.rule}' needs a table of {needed} entropies, got one of {table.measure} entropies"
+                f"patch rule '{config.rule}' needs a table of {needed} entropies, "
+                f"got one of {table.measure} entropies"
             )
         return cls(config, calibration, table)
 
@@ -136,7 +137,7 @@ class OnlinePatcher:
         self.feed(bytes((byte,)))
 
     def feed(self, chunk: bytes | NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Take the next bytes of the document and return their entropy and starts, as for the whole document."""
+        """Take the next bytes of the document; return their entropy and starts, as for the whole document."""
         data = _as_bytes(chunk)
         joined = np.concatenate((self._tail, data))
         entropy = score(joined, np.array([joined.size], dtype=np.int64), self._patcher.table)[

@@ -32,10 +32,10 @@ class Rule(Protocol):
         Args:
             data: Bytes of the documents.
             entropy: Their entropies in 1/32 bit, from `score`.
-            ends: End of each document in `data`, ascending, the last one `data.size`. The first document continues
-                the one that `state` is in.
+            ends: End of each document in `data`, ascending, the last one `data.size`. The first continues the
+                document that `state` is in.
             level: The calibrated integer.
             config: Limits and constants.
-            state: State before the first byte, from `fresh_state` at a document's start; left at the state after
-                the last byte, so that the next call may go on within the last document.
+            state: State before the first byte, from `fresh_state` at a document's start; left at the state
+                after the last byte, so that the next call may go on within the last document.
         """

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bytropix.errors import ConfigError
 
 Measure = Literal["character", "byte"]
+Integer = int | np.int64  # numba computes in int64; callers from Python hand plain ints
 
 QUANTA_PER_BIT = 32
 LARGEST = 254  # 7.94 bits; 255 is taken
@@ -38,7 +39,7 @@ class EntropyTable:
         order1: u8[256], the last byte known.
         order2: u8[65536], index `before << 8 | last`.
         order3: u8[2^20], index `context_slot` of the last three bytes; contexts may share a slot.
-        measure: What the entropy is of: the next "byte", or the whole next "character" at a byte that begins one.
+        measure: Of the next "byte", or at a byte that begins one of the whole next "character".
     """
 
     order0: NDArray[np.uint8]
@@ -75,15 +76,15 @@ class EntropyTable:
 
 
 @numba.njit(cache=True, nogil=True)
-def context_slot(third: int, second: int, last: int) -> int:
+def context_slot(third: Integer, second: Integer, last: Integer) -> Integer:
     """Return the slot (0 to 2^20 - 1) of three consecutive bytes, `last` being the nearest."""
     context = (np.uint64(third) << np.uint64(16)) | (np.uint64(second) << np.uint64(8)) | np.uint64(last)
     return np.int64((context * _GOLDEN) >> _SLOT_SHIFT)
 
 
 @numba.njit(cache=True, nogil=True)
-def log2_q16(value: int) -> int:
-    """Return log2 of a positive integer below 2^32 in Q16 (bits x 65536), rounded down, by repeated squaring."""
+def log2_q16(value: Integer) -> Integer:
+    """Return log2 of an integer from 1 to 2^32 - 1 in Q16 (bits x 65536), by repeated squaring."""
     whole = 0
     while (value >> whole) > 1:
         whole += 1
@@ -100,6 +101,6 @@ def log2_q16(value: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def quantize(entropy_q16: int) -> int:
+def quantize(entropy_q16: Integer) -> Integer:
     """Return an entropy in Q16 bits as table quanta (1/32 bit, nearest), at most `LARGEST`."""
     return min((entropy_q16 + Q16_PER_QUANTUM // 2) // Q16_PER_QUANTUM, LARGEST)

@@ -1,6 +1,6 @@
 """The `threshold` rule: one global threshold on the entropy of the next byte.
 
-The rule of the Byte Latent Transformer (Pagnoni et al. 2024, section 2.3, "global constraint"), kept for comparison.
+The rule of the Byte Latent Transformer (Pagnoni et al. 2024, section 2.3, "global constraint").
 It is strict: an entropy equal to the threshold starts no patch.
 """
 

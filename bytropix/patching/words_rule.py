@@ -2,11 +2,11 @@
 
     byte -> class (word, punctuation, whitespace) -> a start after every delimiter whose class is new
 
-The end of a run of delimiters shows only in the byte after it, which a strong rule may not see (spec: decided from
-earlier bytes alone). Starting *at* the delimiter, the other way out, is one of the worst rules there are: the
-uncertain byte is the first of a word. So a patch starts after the first byte of each run of punctuation and of each
-run of whitespace: "end, next" is cut "end,| |next", where the start after the comma is the price of not looking
-ahead, and every word of plain prose begins a patch. The bytes of a run after its first stay with what follows.
+The end of a run of delimiters shows only in the byte after it, which a rule that sees earlier bytes alone may
+not look at. Starting *at* the delimiter, the other way out, is one of the worst rules there are: it puts the
+uncertain byte, the first of a word, second. So a patch starts after the first byte of each run of punctuation
+and of each run of whitespace: "end, next" is cut "end,| |next". The start after the comma is the price of not
+looking ahead; every word of plain prose begins a patch. The rest of a run stays with what follows.
 """
 
 import string
@@ -67,7 +67,7 @@ class WordsRule:
 def _want(
     data: NDArray[np.uint8], ends: NDArray[np.int64], state: NDArray[np.int64], wanted: NDArray[np.bool_]
 ) -> None:
-    """Wish for a start after each delimiter of a new class; the state holds the classes of the last two bytes."""
+    """Wish for a start after each delimiter of a new class; the state holds the last two classes."""
     before, last = state[RULE_A], state[RULE_B]
     begin = 0
     for number in range(ends.size):
