@@ -1,0 +1,81 @@
+"""The byte decoder: byte states and visible patches to the state that predicts the next byte.
+
+    state of the byte before + place of the byte to come + freshest visible slot
+        -> layers of causal self-attention, cross-attention to visible slots, SwiGLU -> state at index i
+
+Slots turn with their patch number in the cross-attention, so a layer can tell how far back a patch lies.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from bytropix.byte_lm.config import LocalConfig
+from bytropix.byte_lm.encoder import PLACES
+from bytropix.byte_lm.layers import Block, CrossAttention, KeyValueCache, Rotary
+
+
+class ByteDecoder(nn.Module):
+    """Predicting states (B, T, D) from byte states and memory slots (B, S, M).
+
+    Args:
+        config: Width, layers, heads.
+        memory_width: Width M of a slot.
+        positions: Longest window in bytes, which also bounds the number of patches.
+        dropout: Share of features dropped after each branch in training.
+    """
+
+    def __init__(self, config: LocalConfig, *, memory_width: int, positions: int, dropout: float) -> None:
+        super().__init__()
+        self.begin = nn.Parameter(torch.randn(config.width) * 0.5)
+        self.places = nn.Embedding(PLACES, config.width)
+        nn.init.normal_(self.places.weight, std=0.02)
+        self.fresh = nn.Linear(memory_width, config.width, bias=False)
+        self.rotary = Rotary(config.width // config.heads, positions + 1)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, dropout) for _ in range(config.layers))
+        self.reads = nn.ModuleList(
+            CrossAttention(config.width, memory_width, config.heads) for _ in range(config.layers)
+        )
+        self.read_norms = nn.ModuleList(nn.RMSNorm(config.width) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width)
+
+    def slot_keys(self, memory_BSM: Tensor, *, first: int = 0) -> list[tuple[Tensor, Tensor]]:
+        """Return keys and values of the slots from number `first` on, one pair a layer."""
+        turn = self.rotary.at(slice(first, first + memory_BSM.shape[1]))
+        return [read.keys_values(memory_BSM, turn) for read in self._reads()]
+
+    def forward(
+        self,
+        before_BTD: Tensor,
+        place_BT: Tensor,
+        patch_of_BT: Tensor,
+        memory_BSM: Tensor,
+        keys: list[tuple[Tensor, Tensor]],
+        visible_BTS: Tensor | None,
+        caches: list[KeyValueCache] | None = None,
+        *,
+        first: int = 0,
+    ) -> Tensor:
+        """Return the predicting states (B, T, D).
+
+        Args:
+            before_BTD: State of the byte before each index; `begin` at index 0.
+            place_BT: Place in its patch of the byte to predict.
+            patch_of_BT: Patch of the byte to predict, which is also its freshest visible slot.
+            memory_BSM: The slots; slot 0 is the learned one.
+            keys: What `slot_keys` made of them.
+            visible_BTS: True where an index may read a slot (None: all).
+            caches: One per layer, holding the indices before `first`.
+            first: Index of the first prediction in the window.
+        """
+        fresh_BTM = memory_BSM.gather(1, patch_of_BT[..., None].expand(-1, -1, memory_BSM.shape[2]))
+        x_BTD = before_BTD + self.places(place_BT.clamp_max(PLACES - 1)) + self.fresh(fresh_BTM)
+        turn = self.rotary.at(slice(first, first + x_BTD.shape[1]))
+        slot_turn = self.rotary.at(patch_of_BT)
+        for index, (block, read) in enumerate(zip(self.blocks, self._reads(), strict=True)):
+            x_BTD = x_BTD + read(self.read_norms[index](x_BTD), keys[index], visible_BTS, slot_turn)
+            x_BTD = block(x_BTD, turn, None if caches is None else caches[index])
+        out: Tensor = self.norm(x_BTD)
+        return out
+
+    def _reads(self) -> list[CrossAttention]:
+        return [read for read in self.reads if isinstance(read, CrossAttention)]
