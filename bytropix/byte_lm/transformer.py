@@ -1,0 +1,96 @@
+"""The yardstick: a plain causal byte transformer, as good as the field builds them at this size.
+
+    begin, bytes before -> embedding -> pre-RMSNorm blocks (RoPE, QK-norm, SwiGLU) -> head
+
+It takes the same arguments as the WuBu model and ignores the patches.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from bytropix.byte_lm.config import ByteTransformerConfig
+from bytropix.byte_lm.heads import HEADS, Head
+from bytropix.byte_lm.layers import Block, KeyValueCache, Rotary
+
+BEGIN = 256  # row of the embedding that stands in front of the first byte
+
+
+class ByteTransformer(nn.Module):
+    """Log-probabilities of every next byte of a window.
+
+    Args:
+        config: Sizes.
+        context: Longest window in bytes, minus one.
+    """
+
+    def __init__(self, config: ByteTransformerConfig, *, context: int) -> None:
+        super().__init__()
+        self.config, self.positions = config, context + 1
+        self.bytes = nn.Embedding(257, config.width)
+        nn.init.normal_(self.bytes.weight, std=0.5)
+        self.rotary = Rotary(config.width // config.heads, self.positions)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
+        )
+        self.norm = nn.RMSNorm(config.width)
+        self.head: Head = HEADS[config.head](config.width)
+
+    def forward(self, bytes_BT: Tensor, starts_BT: Tensor, patches: int) -> Tensor:
+        """Return log-probabilities (B, T, 256) in nats; index i predicts byte i from the bytes before it."""
+        return self.head(self.states(bytes_BT))
+
+    def nats(self, bytes_BT: Tensor, starts_BT: Tensor, patches: int) -> Tensor:
+        """Return -log p (B, T) of each byte given the bytes before it, in nats."""
+        return self.head.nats(self.states(bytes_BT), bytes_BT)
+
+    def states(self, bytes_BT: Tensor) -> Tensor:
+        """Return the states (B, T, D) that the head turns into predictions."""
+        begin_B1 = torch.full_like(bytes_BT[:, :1], 0).long() + BEGIN
+        return self.run(torch.cat([begin_B1, bytes_BT[:, :-1].long()], dim=1), None, first=0)
+
+    def run(self, inputs_BT: Tensor, caches: list[KeyValueCache] | None, *, first: int) -> Tensor:
+        """Return the states of input symbols (0..256) that begin at index `first`."""
+        x_BTD = self.bytes(inputs_BT)
+        turn = self.rotary.at(slice(first, first + x_BTD.shape[1]))
+        for index, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, turn, None if caches is None else caches[index])
+        out: Tensor = self.norm(x_BTD)
+        return out
+
+    def session(self) -> "TransformerSession":
+        """Return an incremental reader of one window, for generation."""
+        return TransformerSession(self)
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Return nothing: there is no geometry to log."""
+        return {}
+
+
+class TransformerSession:
+    """One window of a ByteTransformer, batch of one; the same contract as WuBuSession."""
+
+    @torch.inference_mode()
+    def __init__(self, model: ByteTransformer) -> None:
+        self._model = model
+        self.length = 0
+        self._caches = [KeyValueCache() for _ in model.blocks]
+        self.log_probs = self._predict([BEGIN], first=0)[-1]
+
+    @torch.inference_mode()
+    def push(self, values: list[int], next_starts: list[bool]) -> Tensor:
+        """Read bytes and return the log-probabilities (n, 256) of the byte after each."""
+        log_probs = self._predict(values, first=self.length + 1)
+        self.length += len(values)
+        self.log_probs = log_probs[-1]
+        return log_probs
+
+    def copy(self) -> "TransformerSession":
+        """Return a session that goes on from here on its own."""
+        twin = object.__new__(TransformerSession)
+        twin.__dict__.update(self.__dict__)
+        twin._caches = [cache.copy() for cache in self._caches]
+        return twin
+
+    def _predict(self, symbols: list[int], *, first: int) -> Tensor:
+        inputs_1T = torch.tensor([symbols], device=self._model.bytes.weight.device)
+        return self._model.head(self._model.run(inputs_1T, self._caches, first=first))[0]
