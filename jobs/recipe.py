@@ -1,0 +1,87 @@
+"""A recipe: everything that decides a training run of a byte model, as one nested dataclass.
+
+    TOML file -> Recipe <- typed flags (--train.steps 200)        Recipe -> config.toml of the run
+"""
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from bytropix.byte_lm import ByteTransformer, ByteTransformerConfig, WuBuByteLM, WuBuConfig
+from bytropix.config import from_plain
+from bytropix.errors import ConfigError
+from bytropix.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The loop."""
+
+    steps: int = 1000
+    """Optimizer steps of the whole run."""
+    context: int = 512
+    """Bytes of context; a window has one byte more."""
+    batch: int = 16
+    """Windows in a micro-batch."""
+    accumulate: int = 1
+    """Micro-batches per optimizer step."""
+    seed: int = 0
+    """Seed of the weights, the dropout and the order of windows."""
+    log_every: int = 10
+    """Steps between two rows of scalars."""
+    evaluate_every: int = 200
+    """Steps between two evaluations on the val split; 0 for none. The last step is always evaluated."""
+    evaluate_bytes: int = 131072
+    """At most this many validation bytes in an evaluation during training."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints. The last step is always saved."""
+    sample_bytes: int = 200
+    """Length of the text sample logged at each evaluation; 0 for none."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "context", "batch", "accumulate", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("evaluate_every", "evaluate_bytes", "sample_bytes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train.{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A whole training run, apart from the store it reads and the folder it writes."""
+
+    model: Literal["wubu", "transformer"] = "wubu"
+    """wubu: the nested hyperbolic byte model; transformer: the plain yardstick of matched size."""
+    wubu: WuBuConfig = field(default_factory=WuBuConfig)
+    """Sizes and switches of the WuBu model."""
+    transformer: ByteTransformerConfig = field(default_factory=ByteTransformerConfig)
+    """Sizes of the yardstick."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The loop."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer and its schedule."""
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return the recipe in a TOML file.
+
+    Raises:
+        ConfigError: The file cannot be read, is not TOML, or has an unknown key or a wrong value.
+    """
+    try:
+        return from_plain(Recipe, tomllib.loads(path.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable TOML recipe ({error})") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def build_model(recipe: Recipe) -> WuBuByteLM | ByteTransformer:
+    """Return the freshly initialized model of a recipe; seed torch first."""
+    if recipe.model == "wubu":
+        return WuBuByteLM(recipe.wubu, context=recipe.train.context)
+    return ByteTransformer(recipe.transformer, context=recipe.train.context)
