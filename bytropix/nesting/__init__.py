@@ -1,1 +1,6 @@
-"""."""
+"""WuBu nesting: levels of Poincaré balls with boundary points, rotations, flows and attention by distance."""
+
+from bytropix.nesting.config import LIST_OPTIONS, LevelConfig, NestingConfig, levels_from_lists
+from bytropix.nesting.stack import NestedStack, StackCache
+
+__all__ = ["LIST_OPTIONS", "LevelConfig", "NestedStack", "NestingConfig", "StackCache", "levels_from_lists"]

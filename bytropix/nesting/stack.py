@@ -1,0 +1,91 @@
+"""The nested levels, one inside the other.
+
+    patch vectors -> Linear -> level 0 -> transition -> level 1 -> ... -> aggregation over levels -> memory vectors
+
+All of it runs in float32 (or float64 if the weights are) also under autocast, and is causal: a patch sees itself and the
+patches before it.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bytropix.nesting.aggregation import AGGREGATIONS
+from bytropix.nesting.config import NestingConfig
+from bytropix.nesting.level import Inflow, Level
+from bytropix.nesting.maps import linear
+from bytropix.nesting.transition import Transition
+
+
+@dataclass(slots=True)
+class StackCache:
+    """Points of the patches so far, one tensor (B, Q, D) per level; replaced, never written in place."""
+
+    points: list[Tensor | None] = field(default_factory=list)
+
+    def copy(self) -> "StackCache":
+        """Return a cache that grows apart from this one."""
+        return StackCache(list(self.points))
+
+
+class NestedStack(nn.Module):
+    """Levels, the transitions between them, and the aggregation.
+
+    Args:
+        inputs: Width of the patch vectors.
+        outputs: Width of the memory vectors.
+        config: The levels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, config: NestingConfig) -> None:
+        super().__init__()
+        dims = [level.dim for level in config.levels]
+        self.entry = linear(inputs, dims[0])
+        befores = [None, *config.levels[:-1]]
+        self.levels = nn.ModuleList(
+            Level(level, before, space=config.space, dropout=config.dropout)
+            for level, before in zip(config.levels, befores, strict=True)
+        )
+        self.transitions = nn.ModuleList(
+            Transition(level, dim, dropout=config.dropout)
+            for level, dim in zip(self._levels()[:-1], dims[1:], strict=True)
+        )
+        self.aggregation = AGGREGATIONS[config.aggregation](dims, outputs)
+
+    def forward(self, h_BPM: Tensor, cache: StackCache | None = None) -> Tensor:
+        """Return memory vectors (B, P, outputs).
+
+        Args:
+            h_BPM: Patch vectors (B, P, inputs); with a cache, those of the new patches alone.
+            cache: Points of the patches before, updated by this call.
+        """
+        with torch.autocast(h_BPM.device.type, enabled=False):
+            inflow = Inflow(self.entry(h_BPM.to(self.entry.weight.dtype)))
+            outs = []
+            for index, level in enumerate(self._levels()):
+                v_BPD, points_BQD = level(inflow, cache.points[index] if cache else None)
+                if cache:
+                    cache.points[index] = points_BQD
+                outs.append(v_BPD)
+                if index < len(self.transitions):
+                    inflow = self.transitions[index](level, v_BPD)
+            out: Tensor = self.aggregation(outs)
+        return out
+
+    def new_cache(self) -> StackCache:
+        """Return the cache of an empty window."""
+        return StackCache([None] * len(self.levels))
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Return the present curvature, scale and spread of each level by metric tag."""
+        values: dict[str, Tensor] = {}
+        for index, level in enumerate(self._levels()):
+            values[f"levels/{index}/curvature"] = level.curvature().detach()
+            values[f"levels/{index}/scale"] = level.scale().detach()
+            if level.spread is not None:
+                values[f"levels/{index}/spread"] = level.spread().detach()
+        return values
+
+    def _levels(self) -> list[Level]:
+        return [level for level in self.levels if isinstance(level, Level)]
