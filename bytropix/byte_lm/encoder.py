@@ -38,7 +38,8 @@ class NgramEmbedding(nn.Module):
         word = values_BT
         for back in range(1, size):
             word = word | (F.pad(values_BT, (back, 0))[:, : values_BT.shape[1]] << (8 * back))
-        word = (word + size * -7046029254386353131) * -4658895280553007687
+        # Constants of splitmix64 as signed 64-bit numbers; the size sets apart n-grams that begin with NULs.
+        word = (word ^ (size * 0x0A3B_F12D_94C7_5E61)) * -4658895280553007687
         word = (word ^ ((word >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
         return ((word >> 31) & 0x7FFFFFFF) % self.rows
 
