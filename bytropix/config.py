@@ -75,6 +75,10 @@ def _convert(hint: Any, item: object, path: str) -> Any:
         if not isinstance(item, list | tuple):
             raise ConfigError(f"{path} must be a list, got {item!r}")
         return tuple(_convert(args[0], value, f"{path}[{index}]") for index, value in enumerate(item))
+    if origin is dict:
+        if not isinstance(item, dict):
+            raise ConfigError(f"{path} must be a table, got {item!r}")
+        return item
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(Any, hint), item, where=path)
     if hint is float and isinstance(item, int) and not isinstance(item, bool):

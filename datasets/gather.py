@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bytropix.datasets.blocks import BlockSource, BlockTable
 from bytropix.datasets.buffers import BufferPool
-from bytropix.datasets.memory import FLAGS, copy_bytes, unpack_bits
+from bytropix.datasets.memory import FLAGS, copy_bytes, prefetch, unpack_bits
 from bytropix.datasets.order import Places
 
 # One group of the order spans 64 MiB of text, and its 2 MiB blocks do not begin where stored blocks begin.
@@ -75,10 +75,19 @@ class Gatherer:
         rows, flags = self._pool.take(2 * count * width).reshape(2, count, width)
         patches = np.empty(count, dtype=np.int64)
         _gather(
-            *(text.address, text.length, text.first),
-            *(bits.address, bits.length, bits.first),
-            *(places.offsets & 7, lengths, counted, FLAGS),
-            *(rows, flags, patches),
+            text.address,
+            text.length,
+            text.first,
+            bits.address,
+            bits.length,
+            bits.first,
+            places.offsets & 7,
+            lengths,
+            counted,
+            FLAGS,
+            rows,
+            flags,
+            patches,
         )
         return Rows(rows, flags.view(np.bool_), patches)
 
@@ -117,15 +126,18 @@ def _gather(
     row_flags = unpacked.view(np.uint8)
     for i in range(lengths.size):
         length = lengths[i]
+        if i + 1 < lengths.size:
+            text, bits = text_first[i + 1], bits_first[i + 1]
+            prefetch(text_address[text], text_length[text])
+            prefetch(bits_address[bits], bits_length[bits])
         _copy_runs(rows.ctypes.data + i * width, text_address, text_length, text_first[i], text_first[i + 1])
         _copy_runs(packed.ctypes.data, bits_address, bits_length, bits_first[i], bits_first[i + 1])
-        unpack_bits(packed, shifts[i], unpacked, table)
+        opened = unpack_bits(packed, shifts[i], unpacked, min(counted, length), table)
+        if counted > 0:
+            opened += 1 - row_flags[0]
         row_flags[0] = 1
         if length < width:
             rows[i, length:] = 0
             row_flags[length:width] = 0
         copy_bytes(flags.ctypes.data + i * width, unpacked.ctypes.data, width)
-        opened = 0
-        for column in range(counted):
-            opened += row_flags[column]
         patches[i] = opened

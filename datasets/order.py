@@ -26,7 +26,7 @@ from bytropix.errors import ConfigError
 
 BLOCK_BYTES = 2 << 20
 GROUP_BLOCKS = 32
-_BLOCKS, _WINDOWS = 1, 2  # what a key is for
+BLOCKS_KEY, WINDOWS_KEY = np.uint64(1), np.uint64(2)  # what a key is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class WindowOrder:
         if context < 1:
             raise ConfigError(f"context must be at least 1 byte, got {context}")
         sizes = np.asarray(part_bytes, dtype=np.int64)
-        longest = int(sizes.max(initial=0))
+        longest = int(sizes.max(initial=1))
         if longest < context + 1:
             raise ConfigError(
-                f"context {context} is longer than split {split!r}: a window needs {context + 1} bytes of one "
-                f"part, the longest has {longest}; take a context of at most {max(longest - 1, 0)} or ingest more"
+                f"context {context} is longer than split {split!r}: a window needs {context + 1} bytes of "
+                f"one part, the longest has {longest}; take a context of {longest - 1} at most or ingest more"
             )
         kept = np.flatnonzero(sizes >= context + 1)
         counts = -(-(sizes[kept] - 1) // context)
@@ -75,28 +75,21 @@ class WindowOrder:
         self._first_window = np.concatenate(([0], np.cumsum(counts)))
         self._block_windows = max(1, BLOCK_BYTES // context)
 
-    def places(self, first: int, count: int) -> Places:
-        """Return the places of `count` windows from `first` = epoch * windows + place in the epoch."""
-        parts = np.empty(count, dtype=np.int64)
-        offsets = np.empty(count, dtype=np.int64)
-        done = 0
-        while done < count:
-            epoch, start = divmod(first + done, self.windows)
-            stop = min(self.windows, start + count - done)
-            taken = slice(done, done + stop - start)
-            _places(
-                np.arange(start, stop, dtype=np.int64),
-                self._first_window,
-                self._last_offset,
-                self._part_index,
-                self.context,
-                self._block_windows,
-                np.uint64(key_of(self.seed, epoch, _BLOCKS)),
-                np.uint64(key_of(self.seed, epoch, _WINDOWS)),
-                parts[taken],
-                offsets[taken],
-            )
-            done = taken.stop
+    def places(self, positions: NDArray[np.int64]) -> Places:
+        """Return the places of windows, i64 [k], each given as epoch * windows + its position in the epoch."""
+        parts = np.empty_like(positions)
+        offsets = np.empty_like(positions)
+        _places(
+            positions,
+            self._first_window,
+            self._last_offset,
+            self._part_index,
+            self.context,
+            self._block_windows,
+            np.uint64(key_of(self.seed)),
+            parts,
+            offsets,
+        )
         return Places(parts, offsets)
 
 
@@ -108,36 +101,41 @@ def _places(
     part_index: NDArray[np.int64],
     context: int,
     block_windows: int,
-    block_key: np.uint64,
-    window_key: np.uint64,
+    seed_key: np.uint64,
     parts: NDArray[np.int64],
     offsets: NDArray[np.int64],
 ) -> None:
-    """Fill `parts` and `offsets` for positions of one epoch."""
+    """Fill `parts` and `offsets`; what a run of positions shares is computed at the first of them."""
     total = first_window[-1]
     blocks = total // block_windows
     groups = max(1, -(-blocks // GROUP_BLOCKS))
     block_side = side_of(np.uint64(max(1, blocks)))
-    current = start = stop = -1
-    size = side = key = np.uint64(0)
+    this_epoch = this_group = start = np.int64(-1)
+    size = side = window_key = block_key = key = np.uint64(0)
     for i in range(positions.size):
+        epoch = positions[i] // total
+        position = positions[i] - epoch * total
+        if epoch != this_epoch:
+            this_epoch, this_group = epoch, np.int64(-1)
+            block_key = combine(combine(seed_key, np.uint64(epoch)), BLOCKS_KEY)
+            window_key = combine(combine(seed_key, np.uint64(epoch)), WINDOWS_KEY)
         # Group g holds the permuted blocks from g * blocks // groups on, and the last one also the partly
         # filled block: this is the largest g whose first block is not after the position's.
-        block = positions[i] // block_windows
+        block = position // block_windows
         group = groups - 1 if block >= blocks else ((block + 1) * groups - 1) // blocks
-        if group != current:
-            current = group
+        if group != this_group:
+            this_group = group
             start = (group * blocks // groups) * block_windows
             stop = total if group == groups - 1 else ((group + 1) * blocks // groups) * block_windows
             size = np.uint64(stop - start)
             side = side_of(size)
             key = combine(window_key, np.uint64(group))
-        place = start + np.int64(permute(np.uint64(positions[i] - start), size, side, key))
+        place = start + np.int64(permute(np.uint64(position - start), size, side, key))
         block = place // block_windows
-        within = place - block * block_windows
+        window = place
         if block < blocks:
-            block = np.int64(permute(np.uint64(block), np.uint64(blocks), block_side, block_key))
-        window = block * block_windows + within
+            moved = np.int64(permute(np.uint64(block), np.uint64(blocks), block_side, block_key))
+            window += (moved - block) * block_windows
         part = np.searchsorted(first_window, window, side="right") - 1
         parts[i] = part_index[part]
         offsets[i] = min((window - first_window[part]) * context, last_offset[part])

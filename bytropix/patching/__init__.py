@@ -5,7 +5,7 @@ table <- fitting, scoring        limits <- entropy, threshold, words, fixed rule
 """
 
 from bytropix.patching.calibration import Calibration
-from bytropix.patching.config import PatchConfig
+from bytropix.patching.config import PatchConfig, RuleName
 from bytropix.patching.patcher import RULES, SAMPLE_BYTES, OnlinePatcher, Patcher, fit_patcher
 from bytropix.patching.rules import Rule
 from bytropix.patching.scoring import score
@@ -22,6 +22,7 @@ __all__ = [
     "PatchConfig",
     "Patcher",
     "Rule",
+    "RuleName",
     "fit_patcher",
     "score",
 ]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bytropix.errors import ConfigError
 from bytropix.patching.calibration import Calibration, calibrate
-from bytropix.patching.config import PatchConfig
+from bytropix.patching.config import PatchConfig, RuleName
 from bytropix.patching.entropy_rule import EntropyRule
 from bytropix.patching.fitting import fit_table
 from bytropix.patching.fixed_rule import FixedRule
@@ -28,7 +28,7 @@ from bytropix.patching.table import EntropyTable
 from bytropix.patching.threshold_rule import ThresholdRule
 from bytropix.patching.words_rule import WordsRule
 
-RULES: dict[str, Rule] = {
+RULES: dict[RuleName, Rule] = {
     "entropy": EntropyRule(),
     "threshold": ThresholdRule(),
     "words": WordsRule(),
@@ -59,7 +59,7 @@ class Patcher:
         """Score and cut one document.
 
         Returns:
-            Entropy u8[n] in 1/32 bit and starts bool[n], each at j from the bytes before j; `starts[0]` is True.
+            Entropy u8[n] in 1/32 bit and starts bool[n], each from earlier bytes alone; `starts[0]` is True.
         """
         data = _as_bytes(document)
         return self.patch(data, np.array([data.size], dtype=np.int64))

@@ -1,0 +1,177 @@
+"""An endless, resumable stream of shuffled training batches.
+
+    position -> places of a few batches (closed form) -> gather, in a thread -> queue -> ByteBatch -> position moves on
+
+The only state is the number of windows delivered so far. A batch may span the border of two epochs: the last short
+batch of an epoch is filled up with the first windows of the next, so every batch has the same shape and every window
+is delivered exactly once an epoch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from bytropix.datasets.gather import Gatherer
+from bytropix.datasets.order import WindowOrder
+from bytropix.datasets.prefetch import ordered_prefetch
+from bytropix.datasets.store import Store
+from bytropix.errors import ConfigError, StoreError
+
+_CHUNK_BYTES = 1 << 20  # gathered at a time: enough to hide the cost of a call, little enough to stay in cache
+_THREADS = 2
+_CHUNKS_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ByteBatch:
+    """One training batch.
+
+    Attributes:
+        bytes: u8 [batch, context + 1].
+        starts: bool [batch, context + 1], set where a patch opens; column 0 is always set.
+        patches: The largest number of patches that open in the first `context` columns of a row.
+    """
+
+    bytes: Tensor
+    starts: Tensor
+    patches: int
+
+
+class ByteStream(IterableDataset[ByteBatch]):
+    """The windows of a split in shuffled order, a batch at a time, epoch after epoch.
+
+    The sequence of windows depends on the store, split, context and seed alone. In a torch `DataLoader` (with
+    `batch_size=None`) worker k of n delivers batches k, k + n, ..., which the loader deals back into the same
+    sequence. Such workers are copies: they begin at the position this stream has when the loader starts them and
+    leave it there, so to resume behind `num_workers > 0` add the batches taken to the position yourself.
+
+    Args:
+        store: An open store.
+        split: Name of the split.
+        context: Bytes a model sees; a window has one more.
+        batch: Windows in a batch.
+        seed: Names the order.
+
+    Raises:
+        ConfigError: batch is below 1, or the context is longer than every part of the split.
+    """
+
+    def __init__(
+        self, store: Store, *, split: str = "train", context: int, batch: int, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if batch < 1:
+            raise ConfigError(f"batch must be at least 1 window, got {batch}")
+        self.split = split
+        self.context = context
+        self.batch = batch
+        self._store = store
+        self._parts = store.parts(split)
+        self._position = 0
+        self._use_seed(seed)
+        self._gather = Gatherer(self._parts)
+
+    @property
+    def windows(self) -> int:
+        """Windows in an epoch."""
+        return self._order.windows
+
+    @property
+    def skipped_parts(self) -> int:
+        """Parts shorter than a window, of which nothing is read."""
+        return self._order.skipped_parts
+
+    def __iter__(self) -> Iterator[ByteBatch]:
+        """Yield batches from the current position on, without end."""
+        worker = get_worker_info()
+        lane, lanes = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        per_chunk = max(1, _CHUNK_BYTES // (self.batch * (self.context + 1)))
+        stride = lanes * self.batch
+        starts = count(self._position + lane * self.batch, per_chunk * stride)
+        chunks = ((start, per_chunk, stride) for start in starts)
+        for chunk in ordered_prefetch(self._chunk, chunks, threads=_THREADS, ahead=_CHUNKS_AHEAD):
+            for following, batch in chunk:
+                self._position = following
+                yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands after the last batch delivered; whatever was prefetched does not count.
+
+        Returns:
+            `epoch`, `position` (windows delivered in that epoch), `seed` and the store's `fingerprint`.
+        """
+        epoch, position = divmod(self._position, self.windows)
+        return {
+            "epoch": epoch,
+            "position": position,
+            "seed": self._order.seed,
+            "fingerprint": self._store.fingerprint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly behind the last batch delivered when `state` was taken; iterate anew afterwards.
+
+        Raises:
+            StoreError: The state is of another store or context, or no state at all.
+        """
+        try:
+            epoch, position, seed = (int(state[name]) for name in ("epoch", "position", "seed"))
+            fingerprint = str(state["fingerprint"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{self._store.path}: not the state of a byte stream: {state!r}") from error
+        if fingerprint != self._store.fingerprint:
+            raise StoreError(
+                f"{self._store.path}: this store has fingerprint {self._store.fingerprint}, the state to resume from "
+                f"has {fingerprint}; open the store it was taken on, or start a new run"
+            )
+        if epoch < 0 or not 0 <= position < self.windows:
+            raise StoreError(
+                f"{self._store.path}: no position {position} in epoch {epoch}: an epoch of split {self.split!r} has "
+                f"{self.windows} windows; use the context and split that the state was taken with"
+            )
+        self._use_seed(seed)
+        self._position = epoch * self.windows + position
+
+    def _use_seed(self, seed: int) -> None:
+        sizes = [part.n_bytes for part in self._parts]
+        self._order = WindowOrder(sizes, context=self.context, seed=seed, split=self.split)
+
+    def _chunk(self, task: tuple[int, int, int]) -> list[tuple[int, ByteBatch]]:
+        """Gather batches at first, first + stride, ...; returns each with the position behind it."""
+        first, batches, stride = task
+        positions = first + stride * np.arange(batches)
+        places = self._order.places((positions[:, None] + np.arange(self.batch)).ravel())
+        width = self.context + 1
+        lengths = np.full(batches * self.batch, width, dtype=np.int64)
+        rows = self._gather(places, lengths, width=width, counted=self.context)
+        shape = (batches, self.batch, width)
+        most = rows.patches.reshape(batches, self.batch).max(axis=1).tolist()
+        return [
+            (position, ByteBatch(torch.from_numpy(text), torch.from_numpy(starts), patches))
+            for position, text, starts, patches in zip(
+                (positions + self.batch).tolist(), rows.bytes.reshape(shape), rows.starts.reshape(shape), most, strict=True
+            )
+        ]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as the store's path and a state; the store is opened again there."""
+        return _reopen, (
+            Path(self._store.path),
+            self.split,
+            self.context,
+            self.batch,
+            self.state_dict(),
+        )
+
+
+def _reopen(path: Path, split: str, context: int, batch: int, state: Mapping[str, Any]) -> ByteStream:
+    stream = ByteStream(Store.open(path), split=split, context=context, batch=batch)
+    stream.load_state_dict(state)
+    return stream

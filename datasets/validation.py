@@ -1,0 +1,153 @@
+"""Windows that score every byte of a split exactly once.
+
+    documents -> windows (start, stop, score_from) -> runs of rows sorted by length -> batches, padded with zeros
+
+A document's first window scores all of its bytes. Each later window ends `stride` bytes further on, or at the
+document's end, reaches back `context` bytes from there, and scores only what no window before it has scored. So the
+byte at position i of a document is predicted from at least min(i, context - stride) bytes, and never from another
+document.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bytropix.datasets.gather import Gatherer
+from bytropix.datasets.order import Places
+from bytropix.datasets.store import Store
+from bytropix.errors import ConfigError
+
+_BATCHES_SORTED = 64  # rows sorted by length at a time: little padding, and still about the store's order
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationBatch:
+    """Rows to score.
+
+    Attributes:
+        bytes: u8 [rows, context], zeros behind a row's length.
+        starts: bool [rows, context], set where a patch opens; column 0 is always set.
+        lengths: i64 [rows], bytes of each row, 1 to context.
+        score_from: i64 [rows]; row r scores the bytes score_from[r] to lengths[r].
+        patches: The largest number of patches in a row.
+    """
+
+    bytes: Tensor
+    starts: Tensor
+    lengths: Tensor
+    score_from: Tensor
+    patches: int
+
+
+class ValidationWindows:
+    """The windows of a split in the store's order; each iteration yields the same batches.
+
+    Args:
+        store: An open store.
+        split: Name of the split.
+        context: Most bytes in a row.
+        stride: Bytes that a window scores unless it is a document's first or last; half the context by default.
+        batch: Most rows in a batch; a part's last batch may have fewer.
+
+    Raises:
+        ConfigError: context or batch is below 1, or stride outside 1..context.
+
+    Attributes:
+        n_bytes: Bytes of the split, all of which are scored.
+    """
+
+    def __init__(
+        self, store: Store, *, split: str = "val", context: int, stride: int | None = None, batch: int
+    ) -> None:
+        if batch < 1:
+            raise ConfigError(f"batch must be at least 1 row, got {batch}")
+        self.context = context
+        self.stride = checked_stride(context, stride)
+        self.batch = batch
+        self._parts = store.parts(split)
+        self._gather = Gatherer(self._parts)
+        self.n_bytes = sum(part.n_bytes for part in self._parts)
+
+    def __iter__(self) -> Iterator[ValidationBatch]:
+        """Yield batches until every byte has been scored."""
+        run = _BATCHES_SORTED * self.batch
+        for index, part in enumerate(self._parts):
+            ends = np.asarray(part.doc_ends, dtype=np.int64)
+            windows = _windows(ends, self.context, self.stride)
+            for first in range(0, len(windows), run):
+                rows = windows[first : first + run]
+                rows = rows[np.argsort(rows[:, 0] - rows[:, 1], kind="stable")]
+                for start in range(0, len(rows), self.batch):
+                    yield self._batch(index, rows[start : start + self.batch])
+
+    def _batch(self, part: int, windows: NDArray[np.int64]) -> ValidationBatch:
+        starts, stops, score_from = windows.T
+        lengths = stops - starts
+        places = Places(np.full(len(windows), part, dtype=np.int64), np.ascontiguousarray(starts))
+        rows = self._gather(places, lengths, width=self.context, counted=self.context)
+        return ValidationBatch(
+            bytes=torch.from_numpy(rows.bytes),
+            starts=torch.from_numpy(rows.starts),
+            lengths=torch.from_numpy(lengths),
+            score_from=torch.from_numpy(score_from - starts),
+            patches=int(rows.patches.max()),
+        )
+
+
+def windows_of(length: int, context: int, stride: int | None = None) -> list[tuple[int, int, int]]:
+    """Return the windows (start, stop, score_from) of one document; all three count from its beginning.
+
+    Args:
+        length: Bytes of the document, 0 or more.
+        context: Most bytes in a window.
+        stride: As in `ValidationWindows`.
+
+    Raises:
+        ConfigError: context is below 1, or stride outside 1..context.
+    """
+    windows = _windows(np.array([length], dtype=np.int64), context, checked_stride(context, stride))
+    return [(start, stop, score_from) for start, stop, score_from in windows.tolist()]
+
+
+def checked_stride(context: int, stride: int | None) -> int:
+    """Return the stride to use: `stride`, or half the context.
+
+    Raises:
+        ConfigError: context is below 1, or stride outside 1..context.
+    """
+    if context < 1:
+        raise ConfigError(f"context must be at least 1 byte, got {context}")
+    found = max(1, context // 2) if stride is None else stride
+    if not 1 <= found <= context:
+        raise ConfigError(f"stride must be in 1..context ({context}), got {found}: larger ones would skip bytes")
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _windows(doc_ends: NDArray[np.int64], context: int, stride: int) -> NDArray[np.int64]:
+    """Return i64 [windows, 3], the start, stop and score_from of all documents, in bytes into the part."""
+    count = 0
+    begin = 0
+    for end in doc_ends:
+        if end > begin:
+            count += 1 + max(0, -(-(end - begin - context) // stride))
+        begin = end
+    windows = np.empty((count, 3), dtype=np.int64)
+    row = 0
+    begin = 0
+    for end in doc_ends:
+        scored = begin
+        while scored < end:
+            stop = min(end, scored + (context if scored == begin else stride))
+            windows[row, 0] = max(begin, stop - context)
+            windows[row, 1] = stop
+            windows[row, 2] = scored
+            scored = stop
+            row += 1
+        begin = end
+    return windows
