@@ -1,7 +1,7 @@
 """Bytropix: raw bytes to shard stores to models that think in nested hyperbolic spaces.
 
-    geometry <- nesting <- byte_lm        patching        optim
-        (bytropix.pipelines, bytropix.datasets and bytropix.jobs stand beside this folder in a checkout)
+geometry <- nesting <- byte_lm        patching        optim
+    (bytropix.pipelines, bytropix.datasets and bytropix.jobs stand beside this folder in a checkout)
 """
 
 from pathlib import Path

@@ -78,9 +78,7 @@ class BlockTable:
         self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._decoded_bytes = 0
 
-    def segments(
-        self, parts: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64]
-    ) -> Segments:
+    def segments(self, parts: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Segments:
         """Fetch what the ranges touch and say where it lies.
 
         Args:
@@ -95,14 +93,8 @@ class BlockTable:
         touched = _touch(parts, starts, stops, self._first_slot, self._block_bytes, self._used, self._calls)
         for slot in touched[self._address[touched] == 0].tolist():
             self._fetch(slot)
-        held = (
-            [self._decoded[slot] for slot in touched.tolist() if slot in self._decoded]
-            if self._decoded
-            else []
-        )
-        address, length, first = _split(
-            parts, starts, stops, self._first_slot, self._block_bytes, self._address
-        )
+        held = [self._decoded[slot] for slot in touched.tolist() if slot in self._decoded] if self._decoded else []
+        address, length, first = _split(parts, starts, stops, self._first_slot, self._block_bytes, self._address)
         return Segments(address, length, first, held)
 
     def _fetch(self, slot: int) -> None:

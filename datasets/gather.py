@@ -93,9 +93,7 @@ class Gatherer:
 
 
 @numba.njit(nogil=True, cache=True)
-def _copy_runs(
-    target: int, address: NDArray[np.int64], length: NDArray[np.int64], first: int, stop: int
-) -> None:
+def _copy_runs(target: int, address: NDArray[np.int64], length: NDArray[np.int64], first: int, stop: int) -> None:
     """Copy memory runs first..stop one behind the other to address `target`."""
     for run in range(first, stop):
         copy_bytes(target, address[run], length[run])

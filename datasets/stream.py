@@ -63,9 +63,7 @@ class ByteStream(IterableDataset[ByteBatch]):
         ConfigError: batch is below 1, or the context is longer than every part of the split.
     """
 
-    def __init__(
-        self, store: Store, *, split: str = "train", context: int, batch: int, seed: int = 0
-    ) -> None:
+    def __init__(self, store: Store, *, split: str = "train", context: int, batch: int, seed: int = 0) -> None:
         super().__init__()
         if batch < 1:
             raise ConfigError(f"batch must be at least 1 window, got {batch}")
@@ -156,7 +154,11 @@ class ByteStream(IterableDataset[ByteBatch]):
         return [
             (position, ByteBatch(torch.from_numpy(text), torch.from_numpy(starts), patches))
             for position, text, starts, patches in zip(
-                (positions + self.batch).tolist(), rows.bytes.reshape(shape), rows.starts.reshape(shape), most, strict=True
+                (positions + self.batch).tolist(),
+                rows.bytes.reshape(shape),
+                rows.starts.reshape(shape),
+                most,
+                strict=True,
             )
         ]
 

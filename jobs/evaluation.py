@@ -2,8 +2,8 @@
 
     val documents -> overlapping windows -> nats of every byte, each scored once -> sum / (ln 2 x bytes)
 
-No smoothing, no dropped bytes, dropout off, float32 log-softmax; sums are added, never means of means. The least context
-of a byte is its place in its document or context - stride, whichever is smaller.
+No smoothing, no dropped bytes, dropout off, float32 log-softmax; sums are added, never means of means. The least
+context of a byte is its place in its document or context - stride, whichever is smaller.
 """
 
 import math

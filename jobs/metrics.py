@@ -1,7 +1,7 @@
 """What a run tells while it trains: TensorBoard events, log.jsonl, one progress line on stderr.
 
-    loss/train_nats  eval/bits_per_byte  speed/bytes_per_second  time/data_wait_pct  optim/lr
-    grad_norm/<module>  levels/<n>/curvature|scale|spread  patches/length_bytes (histogram)  sample (text)
+loss/train_nats  eval/bits_per_byte  speed/bytes_per_second  time/data_wait_pct  optim/lr
+grad_norm/<module>  levels/<n>/curvature|scale|spread  patches/length_bytes (histogram)  sample (text)
 """
 
 import json
@@ -57,7 +57,14 @@ class RunLog:
     def describe(self, model: nn.Module, store: Store) -> None:
         """Note what is trained on what."""
         count = sum(parameter.numel() for parameter in model.parameters())
-        self._line({"event": "start", "parameters": count, "store": store.path.name, "fingerprint": store.fingerprint})
+        self._line(
+            {
+                "event": "start",
+                "parameters": count,
+                "store": store.path.name,
+                "fingerprint": store.fingerprint,
+            }
+        )
 
     def step(self, step: int, loss: Tensor, *, read: int, seconds: float, waited: float) -> None:
         """Log one optimizer step.
@@ -73,7 +80,11 @@ class RunLog:
         speed = read / seconds
         self.scalars(
             step,
-            {"loss/train_nats": nats, "speed/bytes_per_second": speed, "time/data_wait_pct": 100 * waited / seconds},
+            {
+                "loss/train_nats": nats,
+                "speed/bytes_per_second": speed,
+                "time/data_wait_pct": 100 * waited / seconds,
+            },
         )
         self._line({"event": "step", "step": step, "loss_nats": nats})
         shown = {"bits/byte": f"{nats / math.log(2):.3f}", "kB/s": f"{speed / 1e3:.1f}"}
@@ -97,7 +108,14 @@ class RunLog:
         """Log an evaluation."""
         self._bits = result.bits_per_byte
         self.scalars(step, {"eval/bits_per_byte": result.bits_per_byte})
-        self._line({"event": "evaluate", "step": step, "bits_per_byte": result.bits_per_byte, "bytes": result.n_bytes})
+        self._line(
+            {
+                "event": "evaluate",
+                "step": step,
+                "bits_per_byte": result.bits_per_byte,
+                "bytes": result.n_bytes,
+            }
+        )
 
     def text(self, step: int, sample: str) -> None:
         """Log a generated sample."""

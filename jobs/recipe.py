@@ -1,6 +1,6 @@
 """A recipe: everything that decides a training run of a byte model, as one nested dataclass.
 
-    TOML file -> Recipe <- typed flags (--train.steps 200)        Recipe -> config.toml of the run
+TOML file -> Recipe <- typed flags (--train.steps 200)        Recipe -> config.toml of the run
 """
 
 import tomllib

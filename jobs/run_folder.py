@@ -86,9 +86,7 @@ class RunFolder:
             raise RunError(f"{self.path}: no checkpoint yet; train it with `bytropix train bytes --run {self.path}`")
         return found[-1]
 
-    def save(
-        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
-    ) -> Path:
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
         """Write checkpoint `step` and return its folder."""
         folder = self.path / "checkpoints"
         target = folder / f"step-{step:08d}"
@@ -123,11 +121,14 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
         raise RunError(f"{path}: cannot be read ({error}); remove this checkpoint to use the one before") from error
     wanted = model.state_dict()
     wrong = sorted(
-        name for name in wanted.keys() | tensors.keys()
+        name
+        for name in wanted.keys() | tensors.keys()
         if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape
     )
     if wrong:
-        raise RunError(f"{checkpoint}: a checkpoint of another config ({len(wrong)} tensors differ, first '{wrong[0]}')")
+        raise RunError(
+            f"{checkpoint}: a checkpoint of another config ({len(wrong)} tensors differ, first '{wrong[0]}')"
+        )
     model.load_state_dict(tensors)
 
 
@@ -143,7 +144,9 @@ def load_training(checkpoint: Path, run: RunFolder, optimizer: torch.optim.Optim
     except (OSError, ValueError, SafetensorError) as error:
         raise RunError(f"{checkpoint}: cannot be read ({error}); remove it to use the one before") from error
     if state["config"] != run.config_hash():
-        raise RunError(f"{checkpoint}: a checkpoint of another config than {run.path / 'config.toml'}; restore the config")
+        raise RunError(
+            f"{checkpoint}: a checkpoint of another config than {run.path / 'config.toml'}; restore the config"
+        )
     torch.set_rng_state(tensors.pop("rng"))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -75,9 +75,7 @@ class Training:
         torch.manual_seed(recipe.train.seed)
         self.model: ByteModel = build_model(recipe).to(self.device)
         self.optimizer = make_adamw(self.model, recipe.optim)
-        self.stream = ByteStream(
-            store, context=recipe.train.context, batch=recipe.train.batch, seed=recipe.train.seed
-        )
+        self.stream = ByteStream(store, context=recipe.train.context, batch=recipe.train.batch, seed=recipe.train.seed)
         self.step = 0
         if resume and run.checkpoints():
             load_weights(run.latest(), self.model)
@@ -95,7 +93,7 @@ class Training:
                 self._one_step(batches, log)
                 train = self.recipe.train
                 last = self.step == steps or stop.raised
-                if train.evaluate_every and self.step % train.evaluate_every == 0 or self.step == steps:
+                if (train.evaluate_every and self.step % train.evaluate_every == 0) or self.step == steps:
                     self._evaluate(log)
                 if last or self.step % train.checkpoint_every == 0:
                     self.save()

@@ -1,6 +1,6 @@
 """Text from a trained model: the run it is read from, the stream it is written to.
 
-    run folder -> model + patcher of its store -> prompt -> bytes -> terminal, never half a UTF-8 character
+run folder -> model + patcher of its store -> prompt -> bytes -> terminal, never half a UTF-8 character
 """
 
 import codecs

@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.config import to_plain
-from bytropix.datasets.store import FORMAT_VERSION, Manifest, PartRecord, SourceRecord, Store, publish, write_patcher
+from bytropix.datasets.store import (
+    FORMAT_VERSION,
+    Manifest,
+    PartRecord,
+    SourceRecord,
+    Store,
+    publish,
+    write_patcher,
+)
 from bytropix.datasets.store.commit import BESIDE, room_for, write_file
 from bytropix.errors import StoreError
 from bytropix.patching import fit_patcher
@@ -129,7 +137,9 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[T], R], Iterable[T]], 
     try:
         yield spread
     except BrokenProcessPool as error:
-        raise StoreError("a worker process died (out of memory?); run again with --resume and fewer --workers") from error
+        raise StoreError(
+            "a worker process died (out of memory?); run again with --resume and fewer --workers"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -144,7 +154,9 @@ def _clear(out: Path, *, resume: bool, overwrite: bool) -> None:
     if overwrite:
         shutil.rmtree(out)
     elif not resume:
-        raise StoreError(f"{out}: exists; complete it with --resume, replace it with --overwrite, or choose another --out")
+        raise StoreError(
+            f"{out}: exists; complete it with --resume, replace it with --overwrite, or choose another --out"
+        )
 
 
 def _nothing_to_do(out: Path, config: IngestConfig, kept: list[ScannedFile]) -> IngestSummary:
@@ -154,14 +166,17 @@ def _nothing_to_do(out: Path, config: IngestConfig, kept: list[ScannedFile]) -> 
     there = [(source.name, source.size, source.sha256) for source in store.manifest.sources]
     for what, same in (("config", store.manifest.config == to_plain(config)), ("sources", asked == there)):
         if not same:
-            raise StoreError(f"{out}: a finished store of other {what}; replace it with --overwrite or choose another --out")
+            raise StoreError(
+                f"{out}: a finished store of other {what}; replace it with --overwrite or choose another --out"
+            )
     return IngestSummary(store=store, skipped=len(store.manifest.parts), quarantined=store.manifest.quarantined)
 
 
 def _fit(out: Path, plans: list[PartPlan], config: IngestConfig) -> str:
     """Fit the patcher on train documents in order of their hash, keep it in the store, return its settings."""
     pieces = sorted(
-        (piece for plan in plans if plan.split == "train" for piece in plan.pieces), key=lambda p: p.document.digest
+        (piece for plan in plans if plan.split == "train" for piece in plan.pieces),
+        key=lambda p: p.document.digest,
     )
     patcher = fit_patcher(_documents(pieces), config.patch)
     return json.dumps(write_patcher(out, patcher), sort_keys=True)

@@ -1,6 +1,6 @@
 """The work of one part, in a worker process or in this one.
 
-    plan -> read documents, checked against the plan -> score and cut -> write, commit -> receipt
+plan -> read documents, checked against the plan -> score and cut -> write, commit -> receipt
 """
 
 import json
@@ -78,9 +78,7 @@ def finished(task: PartTask) -> PartRecord | None:
     return record if receipt["key"] == task.key and whole else None
 
 
-def _spans(
-    plan: PartPlan, starts: NDArray[np.bool_], ends: NDArray[np.int64], cap: int
-) -> tuple[SourceSpan, ...]:
+def _spans(plan: PartPlan, starts: NDArray[np.bool_], ends: NDArray[np.int64], cap: int) -> tuple[SourceSpan, ...]:
     """Return the counts of each source in the part."""
     begins = np.flatnonzero(starts)
     lengths = np.diff(np.append(begins, len(starts)))

@@ -1,6 +1,6 @@
 """Which documents make which part: a function of sources and config alone.
 
-    scanned files in order of name -> documents -> split by content hash -> parts of about `part_bytes`
+scanned files in order of name -> documents -> split by content hash -> parts of about `part_bytes`
 """
 
 import hashlib

@@ -90,7 +90,9 @@ class Reader:
         self._session = self._model.session()
         kept = self._window - self._stride
         if kept:
-            self._session.push(list(self.history[-kept:]), self._starts[len(self.history) - kept + 1 : len(self.history) + 1])
+            self._session.push(
+                list(self.history[-kept:]), self._starts[len(self.history) - kept + 1 : len(self.history) + 1]
+            )
 
 
 def generate(reader: Reader, sampler: Sampler, *, max_bytes: int, stops: Sequence[bytes] = ()) -> Iterator[int]:

@@ -58,9 +58,7 @@ class WuBuByteLM(nn.Module):
         self.encoder = LocalEncoder(
             config.encoder, config.ngram, patch_width=memory, positions=self.positions, dropout=drop
         )
-        self.mixer = PatchMixer(
-            memory, config.mixer.layers, config.mixer.heads, positions=self.positions, dropout=drop
-        )
+        self.mixer = PatchMixer(memory, config.mixer.layers, config.mixer.heads, positions=self.positions, dropout=drop)
         self.nesting = NestedStack(memory, memory, config.nesting)
         self.memory_norm = nn.RMSNorm(memory)
         self.first_slot = nn.Parameter(torch.randn(memory) * 0.5)

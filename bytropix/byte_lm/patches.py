@@ -1,10 +1,10 @@
 """Which patch a byte belongs to, and which patches a prediction may see.
 
-    starts (B, T) -> patch_of (B, T), place in the patch (B, T), last byte of each patch (B, P), visible slots (B, T, P + 1)
+    starts (B, T) -> patch of each byte, place in its patch (B, T), last bytes of patches (B, P), visible slots (B, T, S)
 
 Index i stands for "predict byte i from the bytes before it". Whether byte i starts a patch is decided from the bytes
-before i, so at index i every patch with a smaller number is closed and known: slot 0 of the memory is a learned vector,
-slot k + 1 is patch k, and index i may read the slots up to patch_of(i).
+before i, so at index i every patch with a smaller number is closed and known: slot 0 of the memory is a learned
+vector, slot k + 1 is patch k, and index i may read the slots up to patch_of(i).
 """
 
 from dataclasses import dataclass

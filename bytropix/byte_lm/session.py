@@ -118,6 +118,13 @@ class WuBuSession:
             slots_S = torch.arange(self._memory_1SM.shape[1], device=place_1T.device)
             visible = slots_S <= patch_of_1T[..., None]
         state = self._model.decoder(
-            before_1TD, place_1T, patch_of_1T, self._memory_1SM, self._keys, visible, self._decoder_caches, first=first
+            before_1TD,
+            place_1T,
+            patch_of_1T,
+            self._memory_1SM,
+            self._keys,
+            visible,
+            self._decoder_caches,
+            first=first,
         )
         return self._model.head(state)[0]

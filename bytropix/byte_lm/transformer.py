@@ -29,9 +29,7 @@ class ByteTransformer(nn.Module):
         self.bytes = nn.Embedding(257, config.width)
         nn.init.normal_(self.bytes.weight, std=0.5)
         self.rotary = Rotary(config.width // config.heads, self.positions)
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
         self.head: Head = HEADS[config.head](config.width)
 

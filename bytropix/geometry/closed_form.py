@@ -3,8 +3,8 @@
     y = f v,  f = tanh(a) / a,  a = sqrt(c) |v|          v = f y,  f = artanh(a) / a,  a = sqrt(c) |y|
     dv = f g + h (v.g) v,  dc = (v.g) h |v|^2 / (2 c),  h = f'(a) a / |v|^2
 
-One pass over the vector forward and one backward, where autograd through norm, division and tanh takes five. Small a use
-the series of h, whose closed form cancels there.
+One pass over the vector forward and one backward, where autograd through norm, division and tanh takes five. Small a
+use the series of h, whose closed form cancels there.
 """
 
 from typing import Any
@@ -59,9 +59,7 @@ class Log0(torch.autograd.Function):
         return _spread_gradient(g, y, c, f, bent, square)
 
 
-def _spread_gradient(
-    g: Tensor, v: Tensor, c: Tensor, f: Tensor, bent: Tensor, square: Tensor
-) -> tuple[Tensor, Tensor]:
+def _spread_gradient(g: Tensor, v: Tensor, c: Tensor, f: Tensor, bent: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
     """Return f g + c bent (v.g) v, and the sum of (v.g) bent a^2 / (2 c)."""
     dot = (v * g).sum(-1, keepdim=True)
     along = dot * bent

@@ -1,6 +1,6 @@
 """Rotations of tangent space, and linear maps over quaternions.
 
-    so_n: any rotation, exp of a skew matrix     quat: x -> p x q on blocks of four     identity: none
+so_n: any rotation, exp of a skew matrix     quat: x -> p x q on blocks of four     identity: none
 """
 
 import torch

@@ -115,7 +115,7 @@ class NestingConfig:
                 )
             if level.transform == "quat" and (level.dim % 4 or after.dim % 4):
                 raise ConfigError(
-                    f"levels[{index}]: transform 'quat' needs dims that are multiples of 4, got {level.dim} and {after.dim}"
+                    f"levels[{index}]: transform 'quat' needs multiples of 4 as dims, got {level.dim} and {after.dim}"
                 )
 
 

@@ -5,8 +5,8 @@
         -> attend, by distance over sigma, to earlier patches, boundary points and the landmark: gyromidpoint m
         -> x (+) m -> leave the ball -> tangent flow -> v of this level
 
-Shapes: B batch, P patches, K keys, D dim of the level. Tangent vectors are kept at norms near sqrt(D) outside and near 1
-inside, where the ball is neither flat nor saturated.
+Shapes: B batch, P patches, K keys, D dim of the level. Tangent vectors are kept at norms near sqrt(D) outside and near
+1 inside, where the ball is neither flat nor saturated.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,9 @@ class Level(nn.Module):
             inputs += (before.relative != "none") * dim + before.boundary_points
         self.combiner = combiner(inputs, config.combiner_hidden, dim, dropout)
         self.curvature = PositiveParameter(
-            config.curvature, least=config.curvature_min, learn=config.learn_curvature and space == "hyperbolic"
+            config.curvature,
+            least=config.curvature_min,
+            learn=config.learn_curvature and space == "hyperbolic",
         )
         self.scale = PositiveParameter(config.scale, least=config.scale_min, learn=config.learn_scale)
         self.spread: PositiveParameter | None = None

@@ -2,8 +2,8 @@
 
     patch vectors -> Linear -> level 0 -> transition -> level 1 -> ... -> aggregation over levels -> memory vectors
 
-All of it runs in float32 (or float64 if the weights are) also under autocast, and is causal: a patch sees itself and the
-patches before it.
+All of it runs in float32 (or float64 if the weights are) also under autocast, and is causal: a patch sees itself and
+the patches before it.
 """
 
 from dataclasses import dataclass, field

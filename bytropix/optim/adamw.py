@@ -2,7 +2,7 @@
 
     step -> learning_rate: linear rise over `warmup` steps, then half a cosine down to `final_share` of the peak
 
-Weight decay acts on matrices only: gains, biases, embeddings of one vector and the scalars of the geometry are left alone.
+Weight decay acts on matrices only: gains, biases, embeddings of one vector and the scalars of the geometry stay.
 """
 
 import math

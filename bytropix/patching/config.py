@@ -39,9 +39,7 @@ class PatchConfig:
         if self.rule not in get_args(RuleName):
             raise ConfigError(f"patch rule must be one of {', '.join(get_args(RuleName))}, got {self.rule!r}")
         if not (math.isfinite(self.mean_patch) and 1 <= self.mean_patch <= LONGEST_MEAN):
-            raise ConfigError(
-                f"mean patch length must be between 1 and {LONGEST_MEAN} bytes, got {self.mean_patch}"
-            )
+            raise ConfigError(f"mean patch length must be between 1 and {LONGEST_MEAN} bytes, got {self.mean_patch}")
         _check_range("max_patch", self.max_patch, 1, LONGEST_PATCH)
         _check_range("min_patch", self.min_patch, 1, self.max_patch)
         if not self.min_patch <= self.mean_patch <= self.max_patch:

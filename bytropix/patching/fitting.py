@@ -140,9 +140,7 @@ def _entropies(counts: Counts, lower: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _expect_rests(
-    counts: Counts, plain: NDArray[np.int64], lower: NDArray[np.int64], rests: NDArray[np.int64]
-) -> None:
+def _expect_rests(counts: Counts, plain: NDArray[np.int64], lower: NDArray[np.int64], rests: NDArray[np.int64]) -> None:
     """Fill `rests[r, context]`: entropy of the next r continuation bytes, Q16 bits, weighted by their chance.
 
     K_r(a, b) = P(continuation | a, b) H(a, b) + sum over continuation bytes c of P(c | a, b) K_{r-1}(b, c),

@@ -55,9 +55,7 @@ def next_pending(pending: Integer, byte: Integer) -> Integer:
 
 
 @numba.njit(cache=True, nogil=True)
-def starts_here(
-    wanted: np.bool_, length: Integer, pending: Integer, minimum: int, maximum: int
-) -> bool | np.bool_:
+def starts_here(wanted: np.bool_, length: Integer, pending: Integer, minimum: int, maximum: int) -> bool | np.bool_:
     """Decide whether a patch starts before the next byte.
 
     Args:

@@ -64,16 +64,12 @@ class Patcher:
         data = _as_bytes(document)
         return self.patch(data, np.array([data.size], dtype=np.int64))
 
-    def patch(
-        self, data: NDArray[np.uint8], ends: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def patch(self, data: NDArray[np.uint8], ends: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Score and cut documents laid end to end; `ends` holds the end of each, the last one `data.size`."""
         entropy = score(data, ends, self.table)
         return entropy, self.cut(data, entropy, ends)
 
-    def cut(
-        self, data: NDArray[np.uint8], entropy: NDArray[np.uint8], ends: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
+    def cut(self, data: NDArray[np.uint8], entropy: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return the starts of documents that were scored before, bool[n]."""
         return self._mark(data, entropy, ends, fresh_state())
 
@@ -100,8 +96,7 @@ class Patcher:
         needed = RULES[config.rule].measure
         if table.measure != needed:
             raise ConfigError(
-                f"patch rule '{config.rule}' needs a table of {needed} entropies, "
-                f"got one of {table.measure} entropies"
+                f"patch rule '{config.rule}' needs a table of {needed} entropies, got one of {table.measure} entropies"
             )
         return cls(config, calibration, table)
 
@@ -140,9 +135,7 @@ class OnlinePatcher:
         """Take the next bytes of the document; return their entropy and starts, as for the whole document."""
         data = _as_bytes(chunk)
         joined = np.concatenate((self._tail, data))
-        entropy = score(joined, np.array([joined.size], dtype=np.int64), self._patcher.table)[
-            self._tail.size :
-        ]
+        entropy = score(joined, np.array([joined.size], dtype=np.int64), self._patcher.table)[self._tail.size :]
         starts = self._patcher._mark(data, entropy, np.array([data.size], dtype=np.int64), self._state)
         self._tail = joined[-_CONTEXT_BYTES:]
         return entropy, starts
@@ -190,9 +183,7 @@ def gather_sample(
         if room == 0:
             break
     if room == SAMPLE_BYTES:
-        raise ConfigError(
-            "cannot fit a patcher on an empty sample: give it documents of at least one byte in all"
-        )
+        raise ConfigError("cannot fit a patcher on an empty sample: give it documents of at least one byte in all")
     ends = np.cumsum([piece.size for piece in pieces], dtype=np.int64)
     return np.concatenate(pieces), ends
 

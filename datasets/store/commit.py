@@ -1,6 +1,6 @@
 """Writing so that a reader sees all of a file or folder, or none of it.
 
-    write beside -> flush to disk -> rename -> flush the folder's entry
+write beside -> flush to disk -> rename -> flush the folder's entry
 """
 
 import errno

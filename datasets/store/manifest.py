@@ -1,6 +1,6 @@
 """Opening and publishing stores.
 
-    manifest.json -> checks (finished? version? files there, of their size, inside the store?) -> Store
+manifest.json -> checks (finished? version? files there, of their size, inside the store?) -> Store
 """
 
 import hashlib
@@ -46,7 +46,9 @@ class Store:
             raise StoreError(f"{root}: no such store; make one with `bytropix ingest bytes SOURCE --out {root}`")
         file = root / "manifest.json"
         if not file.is_file():
-            raise StoreError(f"{root}: unfinished or not a store (no manifest.json); run its ingest again with --resume")
+            raise StoreError(
+                f"{root}: unfinished or not a store (no manifest.json); run its ingest again with --resume"
+            )
         data = file.read_bytes()
         manifest = _parse(file, data)
         for record in manifest.parts:
@@ -88,7 +90,9 @@ def load_patcher(root: Path, settings: dict[str, Any]) -> Patcher:
         table = EntropyTable.from_arrays(arrays, typing.cast(Any, group.attrs["measure"]))
         return Patcher.from_settings(settings, table)
     except (OSError, KeyError, ValueError, RuntimeError, ConfigError) as error:
-        raise StoreError(f"{root / 'babylon'}: the entropy table is damaged ({error}); restore it or ingest again") from error
+        raise StoreError(
+            f"{root / 'babylon'}: the entropy table is damaged ({error}); restore it or ingest again"
+        ) from error
 
 
 def publish(root: Path, manifest: Manifest) -> None:
@@ -119,7 +123,9 @@ def _check_files(root: Path, record: PartRecord) -> None:
     for name in names:
         parts = name.split("/")
         if not all(parts) or {".", ".."} & set(parts) or "\\" in name or ":" in name:
-            raise StoreError(f"{root / 'manifest.json'}: names {name!r}, which is no path inside the store; do not trust it")
+            raise StoreError(
+                f"{root / 'manifest.json'}: names {name!r}, which is no path inside the store; do not trust it"
+            )
     folder = root / "parts" / record.split / record.name
     for file in record.files:
         path = folder / file.path
@@ -127,4 +133,3 @@ def _check_files(root: Path, record: PartRecord) -> None:
         if size != file.size:
             found = "missing" if size is None else f"{size} bytes instead of {file.size}"
             raise StoreError(f"{path}: {found}; the store is damaged: restore the file or ingest again")
-

@@ -35,7 +35,11 @@ class Part:
         self.split, self.name = record.split, record.name
         self.n_bytes, self.compressed = record.n_bytes, record.compressed
         self.path = root / "parts" / record.split / record.name
-        self._sizes = {"bytes": record.n_bytes, "entropy": record.n_bytes, "starts": (record.n_bytes + 7) // 8}
+        self._sizes = {
+            "bytes": record.n_bytes,
+            "entropy": record.n_bytes,
+            "starts": (record.n_bytes + 7) // 8,
+        }
         self._crcs = {"bytes": record.crc_bytes, "starts": record.crc_starts}
         self._checked: set[tuple[str, int]] = set()
         self._maps: dict[str, NDArray[np.uint8]] = {}
@@ -113,7 +117,9 @@ class Part:
             chunks = -(-self._sizes[name] // BLOCK_BYTES)
             tail = file[len(file) - 16 * chunks - 4 :].tobytes()
             if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
-                raise StoreError(f"{self.path}: the shard index of '{name}' is damaged; restore the part or ingest again")
+                raise StoreError(
+                    f"{self.path}: the shard index of '{name}' is damaged; restore the part or ingest again"
+                )
             self._indices[name] = np.frombuffer(tail[:-4], "<u8").reshape(chunks, 2)
         return self._indices[name]
 

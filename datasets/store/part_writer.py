@@ -99,5 +99,6 @@ def write_array(group: zarr.Group, name: str, values: NDArray[Any], *, codec: st
 def block_checksums(values: NDArray[np.uint8]) -> tuple[int, ...]:
     """Return the crc32c of each block of `values`."""
     return tuple(
-        google_crc32c.value(values[begin : begin + BLOCK_BYTES].tobytes()) for begin in range(0, len(values), BLOCK_BYTES)
+        google_crc32c.value(values[begin : begin + BLOCK_BYTES].tobytes())
+        for begin in range(0, len(values), BLOCK_BYTES)
     )

@@ -1,6 +1,6 @@
 """What a store's manifest holds, as frozen dataclasses; `manifest.json` is their plain form with sorted keys.
 
-    NAME.bx/manifest.json  babylon/  quarantine.jsonl  parts/{train,val}/00000.zarr/
+NAME.bx/manifest.json  babylon/  quarantine.jsonl  parts/{train,val}/00000.zarr/
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """What a benchmark reports, and how two things are timed against each other.
 
-    ours, baseline -> run in turns, `repeats` times each -> medians and the median of the ratios -> BenchRow
+ours, baseline -> run in turns, `repeats` times each -> medians and the median of the ratios -> BenchRow
 """
 
 import statistics

@@ -1,6 +1,6 @@
 """Files and folders as sources.
 
-    SOURCE ... -> every regular file, sorted by a name that holds nothing of this machine
+SOURCE ... -> every regular file, sorted by a name that holds nothing of this machine
 """
 
 from collections.abc import Sequence

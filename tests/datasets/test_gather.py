@@ -50,9 +50,7 @@ class BrokenPart(ArrayPart):
         return super().block(name, index)
 
 
-def gathered(
-    parts: list[ArrayPart], windows: list[tuple[int, int, int]], *, width: int, counted: int
-) -> Rows:
+def gathered(parts: list[ArrayPart], windows: list[tuple[int, int, int]], *, width: int, counted: int) -> Rows:
     """Gather (part, offset, length) windows."""
     part, offset, length = (np.array(column, dtype=np.int64) for column in zip(*windows, strict=True))
     return Gatherer(parts)(Places(part, offset), length, width=width, counted=counted)
@@ -89,9 +87,7 @@ def test_rows_are_the_stored_bytes_and_bits(
 ) -> None:
     """Any windows, bit offsets, block borders and row widths, mapped or decoded."""
     windows, width, counted = drawn
-    parts = [
-        ArrayPart(size, block=block, compressed=compressed, seed=seed) for seed, size in enumerate((500, 333))
-    ]
+    parts = [ArrayPart(size, block=block, compressed=compressed, seed=seed) for seed, size in enumerate((500, 333))]
     check(parts, windows, gathered(parts, windows, width=width, counted=counted), counted)
 
 

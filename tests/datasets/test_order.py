@@ -68,9 +68,7 @@ def test_the_order_does_not_depend_on_how_it_is_asked() -> None:
 
 def test_epochs_and_seeds_differ() -> None:
     """Another epoch and another seed is another order."""
-    orders = [
-        epoch_of(WindowOrder([20_000], context=16, seed=seed), epoch) for seed in (0, 1) for epoch in (0, 1)
-    ]
+    orders = [epoch_of(WindowOrder([20_000], context=16, seed=seed), epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(windows) for windows in orders}) == 4
 
 

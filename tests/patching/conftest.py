@@ -46,9 +46,7 @@ class Made:
     def mixture() -> list[bytes]:
         """Return documents of prose, Japanese and Cyrillic letters, DNA, binary data and a long run."""
         kana = "".join(chr(0x3041 + value % 80) for value in Made.noise(3000, "kana"))
-        cyrillic = "".join(
-            chr(0x430 + value % 32) if value > 40 else " " for value in Made.noise(3000, "cyrillic")
-        )
+        cyrillic = "".join(chr(0x430 + value % 32) if value > 40 else " " for value in Made.noise(3000, "cyrillic"))
         dna = bytes(b"acgt"[value % 4] for value in Made.noise(8000, "dna"))
         return [
             Made.prose(20_000, "a"),

@@ -62,9 +62,7 @@ def test_sample_is_bounded() -> None:
 @pytest.mark.parametrize("rule", ["entropy", "fixed"])
 def test_mean_is_reached(made: Any, rule: RuleName, mean: float) -> None:
     """On a mixture, the rules reach any mean patch length within five percent."""
-    patcher = fit_patcher(
-        [made.prose(60_000, "p"), made.noise(5000, "n")], PatchConfig(rule=rule, mean_patch=mean)
-    )
+    patcher = fit_patcher([made.prose(60_000, "p"), made.noise(5000, "n")], PatchConfig(rule=rule, mean_patch=mean))
 
     assert pytest.approx(mean, rel=0.05) == patcher.calibration.mean_patch
 
@@ -131,6 +129,4 @@ def test_fit_twice_is_fit_once(made: Any, rule: RuleName) -> None:
     one, other = (fit_patcher(made.mixture(), PatchConfig(rule=rule)) for _ in range(2))
 
     assert one.settings() == other.settings()
-    assert all(
-        np.array_equal(one.table.arrays()[name], other.table.arrays()[name]) for name in one.table.arrays()
-    )
+    assert all(np.array_equal(one.table.arrays()[name], other.table.arrays()[name]) for name in one.table.arrays())

@@ -68,9 +68,7 @@ def test_kernel_is_the_plain_rule_on_long_data(made: Any, patchers: dict[str, Pa
     patcher = patchers["entropy"]
     entropy, starts = patcher(document)
 
-    assert (
-        plain_starts(document, entropy.tolist(), patcher.calibration.level, patcher.config) == starts.tolist()
-    )
+    assert plain_starts(document, entropy.tolist(), patcher.calibration.level, patcher.config) == starts.tolist()
 
 
 def flat_table(value: int, measure: str = "character") -> EntropyTable:
@@ -105,9 +103,7 @@ def test_entropy_equal_to_the_peak_is_no_peak() -> None:
     tie = np.array([64, 64], dtype=np.uint8)
     above = np.array([64, 65], dtype=np.uint8)
     marked = [
-        RULES["entropy"]
-        .mark(data, entropy, np.array([2]), level=10_000, config=config, state=fresh_state())
-        .tolist()
+        RULES["entropy"].mark(data, entropy, np.array([2]), level=10_000, config=config, state=fresh_state()).tolist()
         for entropy in (tie, above)
     ]
 

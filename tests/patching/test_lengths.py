@@ -10,9 +10,7 @@ from bytropix.patching.limits import LONGEST_REST
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
 broken = st.lists(
-    st.one_of(
-        st.binary(max_size=20), st.sampled_from([b"\xe3" * 90, b"\xff" * 90, b"\0" * 90, b"\xf0\x9f" * 40])
-    ),
+    st.one_of(st.binary(max_size=20), st.sampled_from([b"\xe3" * 90, b"\xff" * 90, b"\0" * 90, b"\xf0\x9f" * 40])),
     max_size=6,
 ).map(b"".join)
 

@@ -28,9 +28,7 @@ def test_pieces_give_the_whole(made: Any, patchers: dict[str, Patcher], rule: Ru
 @pytest.mark.parametrize("rule", RULES)
 @quick
 @given(document=st.one_of(st.binary(max_size=120), st.text(max_size=60).map(str.encode)))
-def test_next_starts_foretells_the_whole(
-    patchers: dict[str, Patcher], rule: RuleName, document: bytes
-) -> None:
+def test_next_starts_foretells_the_whole(patchers: dict[str, Patcher], rule: RuleName, document: bytes) -> None:
     """What is said before each byte is what the whole document shows at it."""
     online = patchers[rule].online()
     foretold = []

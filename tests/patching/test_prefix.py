@@ -11,9 +11,9 @@ documents = st.one_of(
     st.binary(max_size=200),
     st.text(max_size=100).map(str.encode),
     st.text(alphabet="ab, .\n\0é\u3042\U0001f600", max_size=150).map(str.encode),
-    st.lists(
-        st.sampled_from([b"\xf0", b"\xe3\x81", b"\xff" * 20, b" ", b"word", b"\0" * 30]), max_size=30
-    ).map(b"".join),
+    st.lists(st.sampled_from([b"\xf0", b"\xe3\x81", b"\xff" * 20, b" ", b"word", b"\0" * 30]), max_size=30).map(
+        b"".join
+    ),
 )
 quick = settings(deadline=None, max_examples=60, derandomize=True)
 
@@ -35,9 +35,7 @@ def test_prefix_has_the_patches_of_the_whole(
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("stop", range(40))
-def test_class_of_the_next_byte_does_not_leak(
-    patchers: dict[str, Patcher], rule: RuleName, stop: int
-) -> None:
+def test_class_of_the_next_byte_does_not_leak(patchers: dict[str, Patcher], rule: RuleName, stop: int) -> None:
     """A letter, a space, a lead byte or 0xFF at `stop` changes no entropy or start up to `stop` itself."""
     head = "she sold, at last: ship 7 \u3042\u3044 home; and".encode()[:stop]
     seen = [patchers[rule](head + tail * 8) for tail in (b"a", b" ", b"\xe3", b"\xff", b".")]

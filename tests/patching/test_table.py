@@ -128,9 +128,7 @@ def test_rule_refuses_a_table_of_the_other_measure() -> None:
         Patcher.from_settings(patcher.settings(), fitted([b"some words here"], "byte"))
 
 
-@pytest.mark.parametrize(
-    "damage", [{"config": {}}, {"calibration": {}}, {"config": {"rle": 1}, "calibration": {}}]
-)
+@pytest.mark.parametrize("damage", [{"config": {}}, {"calibration": {}}, {"config": {"rle": 1}, "calibration": {}}])
 def test_incomplete_settings_are_refused(damage: dict[str, dict[str, int]]) -> None:
     """Settings without a part, or with an unknown key, are a ConfigError."""
     with pytest.raises(ConfigError, match="patcher settings are incomplete"):
