@@ -1,6 +1,6 @@
 """Which patch a byte belongs to, and which patches a prediction may see.
 
-    starts (B, T) -> patch of each byte, place in its patch (B, T), last bytes of patches (B, P), visible slots (B, T, S)
+    starts (B, T) -> patch of each byte, place in it (B, T), last bytes of patches (B, P), visible slots (B, T, S)
 
 Index i stands for "predict byte i from the bytes before it". Whether byte i starts a patch is decided from the bytes
 before i, so at index i every patch with a smaller number is closed and known: slot 0 of the memory is a learned
