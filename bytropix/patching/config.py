@@ -33,7 +33,7 @@ class PatchConfig:
     max_patch: int = 64
     peak_percent: int = 140
     share_percent: int = 35
-    toll_bits: int = 5
+    toll_bits: int = 8
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(RuleName):

@@ -123,6 +123,29 @@ def test_one_setting_is_fair_to_every_file(shared_data: Path) -> None:
     assert unfair == {}
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        bytes(50_000),
+        b"\n" * 50_000,
+        b"\xff" * 50_000,
+        b"\x80" * 50_000,
+        b"ab" * 25_000,
+        "\u3042".encode() * 20_000,
+        "\U0001f600".encode() * 12_500,
+        b"noise",
+    ],
+    ids=["nul", "newline", "ff", "continuation", "pair", "kana", "emoji", "noise"],
+)
+def test_extreme_data_is_cut_fairly(made: Any, document: bytes) -> None:
+    """Fitted on prose alone, one endless repetition and pure noise still have a mean from 3 to 12 bytes."""
+    if document == b"noise":
+        document = made.noise(50_000, "extreme")
+    starts = fit_patcher([made.prose(60_000, "p")], PatchConfig())(document)[1]
+
+    assert 3 <= len(document) / int(starts.sum()) <= 12
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_fit_twice_is_fit_once(made: Any, rule: RuleName) -> None:
     """The same sample gives the same settings and the same table."""
