@@ -1,7 +1,6 @@
 """Memory that comes back: a large fresh array costs more in page faults than the gather that fills it.
 
-take(n) -> u8 [n], of memory that nobody can see any more -> views, tensors, ... -> the last one dies ->
-back
+take(n) -> u8 [n], of memory that nobody can see any more -> views, tensors, ... -> the last one dies -> back
 """
 
 import weakref
@@ -32,6 +31,6 @@ class BufferPool:
         if memory.size < size:
             memory = np.empty(size, dtype=np.uint8)
         # Over a memoryview, numpy lets views of `array` hold `array` itself and not the memory below it.
-        array = np.frombuffer(memoryview(memory), dtype=np.uint8, count=size)
+        array = np.frombuffer(memory.data, dtype=np.uint8, count=size)
         weakref.finalize(array, self._spare.append, memory).atexit = False
         return array

@@ -4,7 +4,7 @@ Addresses come from arrays that the caller keeps alive; callers check every rang
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -21,7 +21,7 @@ FLAGS: NDArray[np.uint64] = (
 
 
 @intrinsic
-def copy_bytes(typing_context: Any, destination: Any, source: Any, count: Any) -> Any:
+def _copy_bytes(typing_context: Any, destination: Any, source: Any, count: Any) -> Any:
     """Copy `count` bytes from address `source` to address `destination`; the ranges must not overlap."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -49,11 +49,16 @@ def _prefetch_line(typing_context: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
+# What compiled code calls: the intrinsic's own first parameter, the typing context, is not an argument.
+copy_bytes = cast(Callable[[int, int, int], None], _copy_bytes)
+_ask_for_line = cast(Callable[[int], None], _prefetch_line)
+
+
 @numba.njit(nogil=True, cache=True)
 def prefetch(address: int, count: int) -> None:
     """Ask for `count` bytes from `address` on: shuffled windows are too far apart for the processor to guess."""
     for line in range(0, count, 64):
-        _prefetch_line(address + line)
+        _ask_for_line(address + line)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -92,4 +97,4 @@ def unpack_bits(
     count = np.int64(found)
     for flag in flags.view(np.uint8)[whole << 6 : counted]:
         count += flag
-    return count
+    return int(count)

@@ -14,7 +14,6 @@ from bytropix.patching import RULES, EntropyTable, PatchConfig, Patcher, fit_pat
 from bytropix.patching.fitting import fit_table
 from bytropix.patching.table import BACK_OFF, LARGEST, SLOT_BITS, context_slot, log2_q16
 
-
 GOLDEN = "70d8d12fc9ed32538f06293768b647249a312b42716c302aced674b9bfb94616"
 
 
