@@ -1,30 +1,127 @@
-"""The command line: one subcommand per job.
+"""The command line: words -> command class -> flags (tyro) -> run.
 
     bytropix ingest bytes | inspect | train bytes | evaluate | score | generate | demo | bench
 
-Every command is a frozen dataclass whose fields are its flags and whose docstrings are its help; `run` does the work.
-Errors that are raised on purpose end in one line and exit code 2.
+A command is a frozen dataclass in `bytropix.jobs.commands`: its fields are the flags, its docstrings the help, and
+calling it is the work. It is imported only when it is named, so that help is quick. Errors that are raised on purpose
+end in one line on stderr and exit code 2.
 """
 
+import difflib
+import importlib
+import io
+import os
+import signal
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import tyro
 
 from bytropix.errors import BytropixError
-from bytropix.jobs.ingest import IngestBytes
+from bytropix.version import VERSION
 
-Ingest = Annotated[
-    Annotated[IngestBytes, tyro.conf.subcommand("bytes")] | Annotated[None, tyro.conf.subcommand("nothing")],
-    tyro.conf.subcommand("ingest", description="Turn raw sources into a store."),
-]
+COMMANDS = {
+    "ingest bytes": ("ingest:IngestBytes", "turn files and folders into a store of entropy patches"),
+    "inspect": ("inspect:Inspect", "show what is in a store, with passages cut into patches"),
+    "train bytes": ("train:TrainBytes", "train a byte language model on a store"),
+    "evaluate": ("evaluate:Evaluate", "bits per byte of a run on a split, beside xz and an n-gram model"),
+    "score": ("score:Score", "write the nats of every byte of a file"),
+    "generate": ("generate:Generate", "let a trained model write on from a prompt"),
+    "demo": ("demo:Demo", "the whole line in about four minutes, on sources that are on every machine"),
+    "bench": ("bench:Bench", "measure speed and fairness, as ratios against named baselines"),
+}
+USAGE_ERROR = 2
 
 
-def main(arguments: list[str] | None = None) -> int:
+class Command(Protocol):
+    """What `main` needs of a command."""
+
+    def __call__(self) -> int:
+        """Do the work and return the exit code."""
+        ...
+
+
+def command_class(name: str) -> type[Command]:
+    """Return the class of a command, importing its module."""
+    module, attribute = COMMANDS[name][0].split(":")
+    return cast(type[Command], getattr(importlib.import_module(f"bytropix.jobs.commands.{module}"), attribute))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    commands: dict[str, Any] = {"ingest bytes": IngestBytes}
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # models write any character, whatever the terminal's locale
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     try:
-        return int(tyro.extras.subcommand_cli_from_dict(commands, args=arguments).run())
+        return _run(words)
     except BytropixError as error:
         print(f"bytropix: {error}", file=sys.stderr)
-        return 2
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("bytropix: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+
+
+def parse(words: Sequence[str]) -> Command:
+    """Return the command that words and flags describe, ready to run.
+
+    Raises:
+        BytropixError: A value cannot work.
+        SystemExit: Help was asked for (0), or a flag is unknown or malformed (2); tyro has printed why.
+    """
+    name = _name(words)
+    if name is None:
+        print(_unknown(words), file=sys.stderr)
+        raise SystemExit(USAGE_ERROR)
+    rest = list(words[len(name.split()) :])
+    kind = command_class(name)
+    preset = getattr(kind, "preset", None)
+    return tyro.cli(kind, prog=f"bytropix {name}", args=rest, default=preset(rest) if preset else None)
+
+
+def _run(words: list[str]) -> int:
+    """Answer help and version, or run a command."""
+    if words in (["--version"], ["-V"]):
+        print(f"bytropix {VERSION}")
+        return 0
+    asked = [word for word in words if word not in ("-h", "--help")]
+    if _name(words) is None and (len(asked) < len(words) or not asked):
+        print(_help(" ".join(asked)))
+        return 0
+    return parse(words)()
+
+
+def _name(words: Sequence[str]) -> str | None:
+    """Return the command that the first words name."""
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if name in COMMANDS:
+            return name
+    return None
+
+
+def _help(prefix: str) -> str:
+    """Return the list of commands that begin with `prefix`."""
+    rows = {name: about for name, (_, about) in COMMANDS.items() if name.startswith(prefix)}
+    width = max(map(len, rows), default=0)
+    lines = [f"  {name:{width}}  {about}" for name, about in rows.items()]
+    return "\n".join(
+        [
+            "usage: bytropix COMMAND [FLAGS]",
+            "",
+            *lines,
+            "",
+            "bytropix COMMAND --help explains every flag. --json on a command prints one object on stdout.",
+        ]
+    )
+
+
+def _unknown(words: Sequence[str]) -> str:
+    """Return one line about a command that does not exist, with the nearest that does."""
+    asked = " ".join(words[:2]) if words and any(name.startswith(f"{words[0]} ") for name in COMMANDS) else words[0]
+    near = difflib.get_close_matches(asked, COMMANDS, n=1, cutoff=0.0)[0]
+    return f"bytropix: no command '{asked}'; did you mean '{near}'? `bytropix --help` lists all"

@@ -7,6 +7,7 @@ context of a byte is its place in its document or context - stride, whichever is
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bytropix.byte_lm import ByteTransformer, WuBuByteLM
 from bytropix.datasets.store import Store
 from bytropix.datasets.validation import ValidationWindows, windows_of
 from bytropix.errors import StoreError
+from bytropix.jobs.recipe import ByteModel
 from bytropix.patching import Patcher
+from bytropix.pipelines.documents import document_ends
+
+Progress = Callable[[int], object]
+
+
+def ignore(count: int) -> None:
+    """Tell nobody about progress."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +50,7 @@ class Evaluation:
 
 @torch.no_grad()
 def bits_per_byte(
-    model: WuBuByteLM | ByteTransformer,
+    model: ByteModel,
     store: Store,
     *,
     split: str,
@@ -50,6 +58,7 @@ def bits_per_byte(
     stride: int | None = None,
     batch: int = 16,
     at_most: int = 0,
+    progress: Progress = ignore,
 ) -> Evaluation:
     """Score a split of a store.
 
@@ -61,47 +70,97 @@ def bits_per_byte(
         stride: See `Evaluation`; half the context unless given.
         batch: Windows scored at a time.
         at_most: Stop after the batch that reaches this many bytes; 0 scores all.
+        progress: Called with the number of bytes just scored.
 
     Raises:
+        ConfigError: The stride is not in 1..context.
         StoreError: The split holds no bytes.
     """
     was_training = model.training
     model.eval()
-    stride = stride or max(1, context // 2)
+    windows = ValidationWindows(store, split=split, context=context, stride=stride, batch=batch)
     total, count = 0.0, 0
-    for rows in ValidationWindows(store, split=split, context=context, stride=stride, batch=batch):
-        nats_BT = _nats(model, rows.bytes, rows.starts, rows.patches)
-        steps_T = torch.arange(nats_BT.shape[1])
-        scored_BT = (steps_T >= rows.score_from[:, None]) & (steps_T < rows.lengths[:, None])
-        total += float(nats_BT[scored_BT].double().sum())
-        count += int(scored_BT.sum())
+    for rows in windows:
+        scored_BT = _scored(rows.lengths, rows.score_from, rows.bytes.shape[1])
+        total += float(_nats(model, rows.bytes, rows.starts, rows.patches)[scored_BT].double().sum())
+        read = int(scored_BT.sum())
+        progress(read)
+        count += read
         if at_most and count >= at_most:
             break
     model.train(was_training)
     if not count:
         raise StoreError(f"{store.path}: split '{split}' holds no bytes; ingest with a larger --val-fraction")
-    return Evaluation(nats=total, n_bytes=count, context=context, stride=stride)
+    return Evaluation(nats=total, n_bytes=count, context=context, stride=windows.stride)
+
+
+def file_nats(
+    model: ByteModel,
+    patcher: Patcher,
+    data: bytes,
+    *,
+    document_bytes: int,
+    context: int,
+    stride: int | None = None,
+    batch: int = 16,
+    progress: Progress = ignore,
+) -> NDArray[np.float32]:
+    """Return -ln p (n,) of every byte of a file that is cut into documents as ingestion cuts it.
+
+    Args:
+        model: In evaluation mode.
+        patcher: The patcher of its store.
+        data: All bytes of the file.
+        document_bytes: As in the store's ingestion.
+        context: Bytes of a window.
+        stride: See `Evaluation`; half the context unless given.
+        batch: Windows scored at a time.
+        progress: Called with the number of bytes just scored.
+    """
+    pieces = []
+    begin = 0
+    for end in document_ends(data, document_bytes) if document_bytes else [len(data)]:
+        document = np.frombuffer(data[begin:end], np.uint8)
+        pieces.append(document_nats(model, patcher, document, context=context, stride=stride, batch=batch))
+        progress(end - begin)
+        begin = end
+    return np.concatenate(pieces)
 
 
 @torch.no_grad()
 def document_nats(
-    model: WuBuByteLM | ByteTransformer, patcher: Patcher, document: bytes, *, context: int, stride: int
+    model: ByteModel,
+    patcher: Patcher,
+    document: NDArray[np.uint8],
+    *,
+    context: int,
+    stride: int | None = None,
+    batch: int = 16,
 ) -> NDArray[np.float32]:
-    """Return the nats (n,) of every byte of one document, patched from its first byte."""
-    model.eval()
-    values = np.frombuffer(document, np.uint8)
-    starts = patcher(values)[1]
-    nats = np.zeros(len(values), np.float32)
-    for begin, end, score_from in windows_of(len(values), context, stride):
-        window = torch.from_numpy(values[begin:end].copy())[None]
-        marks = torch.from_numpy(starts[begin:end].copy())[None]
+    """Return -ln p (n,) of every byte of one document, cut into patches from its first byte on."""
+    starts = patcher(document)[1]
+    nats = np.zeros(len(document), np.float32)
+    windows = np.array(windows_of(len(document), context, stride), np.int64)
+    for first in range(0, len(windows), batch):
+        begins, ends, scored = windows[first : first + batch].T
+        width = int((ends - begins).max())
+        values, marks = np.zeros((len(begins), width), np.uint8), np.zeros((len(begins), width), np.bool_)
+        for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            values[row, : end - begin], marks[row, : end - begin] = document[begin:end], starts[begin:end]
         marks[:, 0] = True
-        row = _nats(model, window, marks, int(marks.sum()))[0]
-        nats[begin + score_from : end] = row[score_from:].numpy()
+        rows_BT = _nats(model, torch.from_numpy(values), torch.from_numpy(marks), int(marks.sum(1).max()))
+        for row, (begin, end, score_from) in enumerate(zip(begins, ends, scored, strict=True)):
+            nats[score_from:end] = rows_BT[row, score_from - begin : end - begin].numpy()
     return nats
 
 
-def _nats(model: WuBuByteLM | ByteTransformer, values: Tensor, starts: Tensor, patches: int) -> Tensor:
+def _scored(lengths: Tensor, score_from: Tensor, width: int) -> Tensor:
+    """Return True (B, T) where a row scores a byte."""
+    steps_T = torch.arange(width)
+    return (steps_T >= score_from[:, None]) & (steps_T < lengths[:, None])
+
+
+def _nats(model: ByteModel, values: Tensor, starts: Tensor, patches: int) -> Tensor:
     """Return the nats (B, T) of a batch on the CPU."""
     device = next(model.parameters()).device
     return model.nats(values.to(device), starts.to(device), patches).float().cpu()

@@ -6,8 +6,10 @@ grad_norm/<module>  levels/<n>/curvature|scale|spread  patches/length_bytes (his
 
 import json
 import math
+import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from bytropix.datasets.store import Store
+from bytropix.errors import RunError
 from bytropix.jobs.evaluation import Evaluation
+from bytropix.jobs.run_folder import LOG
 
 
 def module_gradient_norms(model: nn.Module) -> dict[str, float]:
@@ -31,6 +35,8 @@ def module_gradient_norms(model: nn.Module) -> dict[str, float]:
 class RunLog:
     """The writers of one run; use as a context manager.
 
+    Steps are held back and written together, so that the loop does not wait for the device at each of them.
+
     Args:
         path: The run folder.
         first: Step the run goes on from.
@@ -40,11 +46,15 @@ class RunLog:
     def __init__(self, path: Path, *, first: int, steps: int) -> None:
         # Steps logged after the checkpoint that a resumed run goes on from are hidden by TensorBoard.
         self._events = SummaryWriter(str(path), purge_step=first + 1 if first else None)
-        self._lines = (path / "log.jsonl").open("a", encoding="utf-8")
-        self._bar = tqdm(total=steps, initial=first, unit="step", dynamic_ncols=True, desc="train")
-        self._bits = math.nan
+        self._lines = (path / LOG).open("a", encoding="utf-8")
+        self._bar = tqdm(total=steps, initial=first, unit="step", dynamic_ncols=True, desc="train", mininterval=0.5)
+        self._held: list[tuple[int, Tensor]] = []
+        self._read = 0
+        self._waited = 0.0
+        self._since = time.perf_counter()
+        self._validation = ""
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -57,41 +67,49 @@ class RunLog:
     def describe(self, model: nn.Module, store: Store) -> None:
         """Note what is trained on what."""
         count = sum(parameter.numel() for parameter in model.parameters())
-        self._line(
-            {
-                "event": "start",
-                "parameters": count,
-                "store": store.path.name,
-                "fingerprint": store.fingerprint,
-            }
-        )
+        self._line({"event": "start", "parameters": count, "store": store.path.name, "fingerprint": store.fingerprint})
 
-    def step(self, step: int, loss: Tensor, *, read: int, seconds: float, waited: float) -> None:
-        """Log one optimizer step.
+    def step(self, step: int, loss: Tensor, *, read: int, waited: float) -> None:
+        """Hold one optimizer step until `flush`.
 
         Args:
             step: Number of the step, from 1.
-            loss: Mean nats per byte.
+            loss: Mean nats per byte, on any device.
             read: Bytes read.
-            seconds: Wall-clock time of the step.
-            waited: Share of `seconds` spent waiting for data.
+            waited: Seconds spent waiting for data.
         """
-        nats = float(loss)
-        speed = read / seconds
-        self.scalars(
-            step,
-            {
-                "loss/train_nats": nats,
-                "speed/bytes_per_second": speed,
-                "time/data_wait_pct": 100 * waited / seconds,
-            },
-        )
-        self._line({"event": "step", "step": step, "loss_nats": nats})
-        shown = {"bits/byte": f"{nats / math.log(2):.3f}", "kB/s": f"{speed / 1e3:.1f}"}
-        if not math.isnan(self._bits):
-            shown["val"] = f"{self._bits:.3f}"
-        self._bar.set_postfix(shown, refresh=False)
+        self._held.append((step, loss))
+        self._read += read
+        self._waited += waited
         self._bar.update()
+
+    def flush(self) -> None:
+        """Write the steps held back, with the speed since the last call.
+
+        Raises:
+            RunError: A loss is not finite.
+        """
+        if not self._held:
+            return
+        losses = torch.stack([loss for _, loss in self._held]).tolist()
+        seconds = time.perf_counter() - self._since
+        for (step, _), nats in zip(self._held, losses, strict=True):
+            if not math.isfinite(nats):
+                raise RunError(
+                    f"the loss of step {step} is {nats}; lower --optim.lr and go on from the last checkpoint"
+                )
+            self.scalars(step, {"loss/train_nats": nats})
+            self._line({"event": "step", "step": step, "loss_nats": nats})
+        rates = {"speed/bytes_per_second": self._read / seconds, "time/data_wait_pct": 100 * self._waited / seconds}
+        self.scalars(self._held[-1][0], rates)
+        speed = f"{self._read / seconds / 1e3:.1f} kB/s"
+        self._bar.set_postfix_str(f"{losses[-1] / math.log(2):.3f} bits/byte, {speed}{self._validation}", refresh=False)
+        self._held.clear()
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave what happened since the last flush, an evaluation say, out of the speed."""
+        self._read, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Log scalars by tag."""
@@ -100,22 +118,15 @@ class RunLog:
 
     def patches(self, step: int, starts: Tensor) -> None:
         """Log the histogram of patch lengths in bytes of a batch of starts (B, T)."""
-        places = starts.flatten().nonzero().flatten()
-        self._events.add_histogram("patches/length_bytes", places.diff().float(), step)
-        self.scalars(step, {"patches/mean_length_bytes": float(places.diff().float().mean())})
+        lengths = starts.flatten().nonzero().flatten().diff().float()
+        self._events.add_histogram("patches/length_bytes", lengths, step)
+        self.scalars(step, {"patches/mean_length_bytes": float(lengths.mean())})
 
     def evaluated(self, step: int, result: Evaluation) -> None:
         """Log an evaluation."""
-        self._bits = result.bits_per_byte
+        self._validation = f", val {result.bits_per_byte:.3f}"
         self.scalars(step, {"eval/bits_per_byte": result.bits_per_byte})
-        self._line(
-            {
-                "event": "evaluate",
-                "step": step,
-                "bits_per_byte": result.bits_per_byte,
-                "bytes": result.n_bytes,
-            }
-        )
+        self._line({"event": "evaluate", "step": step, "bits_per_byte": result.bits_per_byte, "bytes": result.n_bytes})
 
     def text(self, step: int, sample: str) -> None:
         """Log a generated sample."""

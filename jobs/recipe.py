@@ -6,12 +6,27 @@ TOML file -> Recipe <- typed flags (--train.steps 200)        Recipe -> config.t
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import torch
 
 from bytropix.byte_lm import ByteTransformer, ByteTransformerConfig, WuBuByteLM, WuBuConfig
-from bytropix.config import from_plain
+from bytropix.config import from_plain, to_plain
 from bytropix.errors import ConfigError
 from bytropix.optim import OptimConfig
+
+ByteModel = WuBuByteLM | ByteTransformer
+
+# Fields of the loop that a resumed run may change. All else decides the weights, or the windows they are trained on.
+FREE_FIELDS = (
+    "steps",
+    "log_every",
+    "evaluate_every",
+    "evaluate_bytes",
+    "checkpoint_every",
+    "sample_bytes",
+    "device",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +80,14 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer and its schedule."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return the plain form of what may not change when a run is resumed."""
+        plain: dict[str, Any] = to_plain(self)
+        del plain["transformer" if self.model == "wubu" else "wubu"]
+        for name in FREE_FIELDS:
+            del plain["train"][name]
+        return plain
+
 
 def read_recipe(path: Path) -> Recipe:
     """Return the recipe in a TOML file.
@@ -80,8 +103,15 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def build_model(recipe: Recipe) -> WuBuByteLM | ByteTransformer:
+def build_model(recipe: Recipe) -> ByteModel:
     """Return the freshly initialized model of a recipe; seed torch first."""
     if recipe.model == "wubu":
         return WuBuByteLM(recipe.wubu, context=recipe.train.context)
     return ByteTransformer(recipe.transformer, context=recipe.train.context)
+
+
+def choose_device(asked: str) -> torch.device:
+    """Return the device that `auto`, `cpu` or `cuda` means here."""
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(asked)

@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -18,24 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bytropix.byte_lm import ByteTransformer, WuBuByteLM
 from bytropix.datasets.store import Store
 from bytropix.datasets.stream import ByteBatch, ByteStream
+from bytropix.jobs.checkpoint import load_training, load_weights, save_checkpoint
 from bytropix.jobs.evaluation import bits_per_byte
 from bytropix.jobs.metrics import RunLog, module_gradient_norms
-from bytropix.jobs.recipe import Recipe, build_model
-from bytropix.jobs.run_folder import RunFolder, load_training, load_weights
+from bytropix.jobs.recipe import ByteModel, Recipe, build_model, choose_device
+from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.writing import sample_text
 from bytropix.optim import learning_rate, make_adamw
-
-ByteModel = WuBuByteLM | ByteTransformer
-
-
-def choose_device(asked: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here."""
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(asked)
 
 
 @dataclass
@@ -65,46 +57,60 @@ class Training:
     Args:
         recipe: What to train.
         store: Where the bytes come from.
-        run: Where everything goes.
+        run: The run folder; made once everything else has been checked.
         resume: Go on from the latest checkpoint, if there is one.
+
+    Raises:
+        ConfigError: The context is longer than the split.
+        RunError: The folder is taken, or the checkpoint cannot be read or belongs to another config.
+        StoreError: The checkpoint was trained on another store.
     """
 
-    def __init__(self, recipe: Recipe, store: Store, run: RunFolder, *, resume: bool) -> None:
-        self.recipe, self.store, self.run = recipe, store, run
+    def __init__(self, recipe: Recipe, store: Store, run: Path, *, resume: bool) -> None:
+        self.recipe, self.store = recipe, store
         self.device = choose_device(recipe.train.device)
         torch.manual_seed(recipe.train.seed)
         self.model: ByteModel = build_model(recipe).to(self.device)
         self.optimizer = make_adamw(self.model, recipe.optim)
         self.stream = ByteStream(store, context=recipe.train.context, batch=recipe.train.batch, seed=recipe.train.seed)
         self.step = 0
-        if resume and run.checkpoints():
-            load_weights(run.latest(), self.model)
-            state = load_training(run.latest(), run, self.optimizer)
+        self.run = RunFolder.create(run, recipe, store, resume=resume)
+        if resume and self.run.checkpoints():
+            checkpoint = self.run.latest()
+            load_weights(checkpoint, self.model)
+            state = load_training(checkpoint, recipe, self.optimizer)
             self.step = state["step"]
             self.stream.load_state_dict(state["stream"])
+            self.run.forget_after(self.step)
 
-    def __call__(self) -> int:
-        """Train to the last step or until told to stop; return the step reached."""
-        steps = self.recipe.train.steps
-        with RunLog(self.run.path, first=self.step, steps=steps) as log, StopFlag() as stop:
+    def __call__(self) -> bool:
+        """Train to the last step or until told to stop; return whether the last step was reached.
+
+        Raises:
+            RunError: A loss is not finite.
+        """
+        train = self.recipe.train
+        with RunLog(self.run.path, first=self.step, steps=train.steps) as log, StopFlag() as stop:
             log.describe(self.model, self.store)
             batches = iter(self.stream)
-            while self.step < steps and not stop.raised:
+            while self.step < train.steps and not stop.raised:
                 self._one_step(batches, log)
-                train = self.recipe.train
-                last = self.step == steps or stop.raised
-                if (train.evaluate_every and self.step % train.evaluate_every == 0) or self.step == steps:
+                last = self.step == train.steps
+                if last or (train.evaluate_every and self.step % train.evaluate_every == 0):
+                    log.flush()
                     self._evaluate(log)
-                if last or self.step % train.checkpoint_every == 0:
+                    log.restart_clock()
+                if last or stop.raised or self.step % train.checkpoint_every == 0:
+                    log.flush()
                     self.save()
-        return self.step
+        return self.step >= train.steps
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Write a checkpoint of this step."""
-        state = {"stream": self.stream.state_dict()}
-        return self.run.save(self.step, self.model, self.optimizer, state)
+        state = {"step": self.step, "stream": self.stream.state_dict()}
+        save_checkpoint(self.run.checkpoint(self.step), self.recipe, self.model, self.optimizer, state)
 
-    def _one_step(self, batches: Any, log: RunLog) -> None:
+    def _one_step(self, batches: Iterator[ByteBatch], log: RunLog) -> None:
         """Run one optimizer step and log it."""
         optim, train = self.recipe.optim, self.recipe.train
         rate = learning_rate(optim, self.step, train.steps)
@@ -112,31 +118,32 @@ class Training:
             group["lr"] = rate
         self.model.train()
         losses: list[Tensor] = []
-        waited, began = 0.0, time.perf_counter()
+        waited = 0.0
         for _ in range(train.accumulate):
             asked = time.perf_counter()
-            batch: ByteBatch = next(batches)
+            batch = next(batches)
             waited += time.perf_counter() - asked
             losses.append(self._backward(batch))
-        norms = module_gradient_norms(self.model) if (self.step + 1) % train.log_every == 0 else {}
-        limit = optim.clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.step += 1
+        told = self.step % train.log_every == 0 or self.step == train.steps
+        scalars = module_gradient_norms(self.model) if told else {}
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip or math.inf)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        read = train.accumulate * train.batch * train.context
-        seconds = time.perf_counter() - began
-        log.step(self.step, torch.stack(losses).mean(), read=read, seconds=seconds, waited=waited)
-        if self.step % train.log_every == 0 or self.step == train.steps:
-            log.scalars(self.step, {"optim/lr": rate, "grad_norm/all": float(norm), **norms})
-            log.scalars(self.step, {tag: float(value) for tag, value in self.model.scalars().items()})
+        log.step(
+            self.step, torch.stack(losses).mean(), read=train.accumulate * train.batch * train.context, waited=waited
+        )
+        if told:
+            log.flush()
+            scalars |= {"optim/lr": rate, "grad_norm/all": float(norm)}
+            log.scalars(self.step, scalars | {tag: float(value) for tag, value in self.model.scalars().items()})
             log.patches(self.step, batch.starts)
 
     def _backward(self, batch: ByteBatch) -> Tensor:
         """Add the gradients of one micro-batch and return its mean loss in nats."""
         values = batch.bytes.to(self.device, non_blocking=True)
         starts = batch.starts.to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device)):
             loss = self.model.nats(values, starts, batch.patches).mean()
         (loss / self.recipe.train.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -150,4 +157,9 @@ class Training:
             )
             log.evaluated(self.step, result)
         if train.sample_bytes:
-            log.text(self.step, sample_text(self.model, self.store, train.context, train.sample_bytes))
+            log.text(self.step, sample_text(self.model, self.run.patcher(), train.context, train.sample_bytes))
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast on a device; on CPUs it is emulated too often to be worth it."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()

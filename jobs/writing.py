@@ -6,10 +6,16 @@ run folder -> model + patcher of its store -> prompt -> bytes -> terminal, never
 import codecs
 from collections.abc import Iterable, Iterator
 
-from bytropix.byte_lm import ByteTransformer, SamplerConfig, WuBuByteLM
+from bytropix.byte_lm import SamplerConfig
 from bytropix.byte_lm.generation import Reader, generate
 from bytropix.byte_lm.sampling import Sampler
-from bytropix.datasets.store import Store
+from bytropix.jobs.recipe import ByteModel
+from bytropix.patching import Patcher
+
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)} | {
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+}
 
 
 def whole_characters(values: Iterable[int]) -> Iterator[str]:
@@ -24,11 +30,16 @@ def whole_characters(values: Iterable[int]) -> Iterator[str]:
         yield rest
 
 
-def sample_text(model: WuBuByteLM | ByteTransformer, store: Store, context: int, n_bytes: int) -> str:
+def harmless(text: str) -> str:
+    """Return text with control characters, which could move a terminal's cursor or worse, as pictures of themselves."""
+    return text.translate(_PICTURES)
+
+
+def sample_text(model: ByteModel, patcher: Patcher, context: int, n_bytes: int) -> str:
     """Return `n_bytes` that the model writes without a prompt, as text."""
     was_training = model.training
     model.eval()
-    reader = Reader(model, store.patcher(), window=context, stride=max(1, context // 2))
+    reader = Reader(model, patcher, window=context, stride=max(1, context // 2))
     text = "".join(whole_characters(generate(reader, Sampler(SamplerConfig()), max_bytes=n_bytes)))
     model.train(was_training)
     return text

@@ -1,0 +1,1 @@
+"""The commands of the command line, one file each: a frozen dataclass whose fields are the flags."""

@@ -1,0 +1,101 @@
+"""`bytropix evaluate`: bits per byte of a run, beside those of xz and an n-gram model on the same bytes."""
+
+import json
+import lzma
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bytropix.datasets.store import Part, Store
+from bytropix.errors import StoreError
+from bytropix.jobs.evaluation import bits_per_byte
+from bytropix.jobs.ngram import ORDER, NgramModel
+from bytropix.jobs.recipe import choose_device
+from bytropix.jobs.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Print the bits per byte of a trained model on a split of a store.
+
+    Every byte is scored once. Beside the model stand `xz -9e` on the same bytes, document after document, and an
+    order-4 n-gram model (Witten-Bell) fitted on the store's train split.
+    """
+
+    run: Path
+    """The run folder; its latest checkpoint is read."""
+    store: Path
+    """The store whose split is scored."""
+    split: str = "val"
+    """The split."""
+    stride: int = 0
+    """Bytes by which a window moves on; every byte after a window's length has at least context - stride bytes before
+    it. 0 is half the context."""
+    batch: int = 16
+    """Windows scored at a time."""
+    device: str = "auto"
+    """auto takes a GPU where there is one."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def __call__(self) -> int:
+        """Evaluate and print."""
+        run = RunFolder(self.run)
+        recipe = run.recipe()
+        model = run.model().to(choose_device(self.device))
+        store = Store.open(self.store)
+        parts = store.parts(self.split)
+        if not parts:
+            raise StoreError(
+                f"{store.path}: split '{self.split}' holds no bytes (splits: {', '.join(store.splits)}); "
+                "ingest with a larger --val-fraction or choose another --split"
+            )
+        context = recipe.train.context
+        with tqdm(total=sum(part.n_bytes for part in parts), unit="B", unit_scale=True, desc="evaluate") as bar:
+            result = bits_per_byte(
+                model,
+                store,
+                split=self.split,
+                context=context,
+                stride=self.stride or None,
+                batch=self.batch,
+                progress=bar.update,
+            )
+        ngram = NgramModel.fit(store.parts("train"))
+        figures = {
+            "run": str(self.run),
+            "checkpoint": run.latest().name,
+            "store": str(self.store),
+            "split": self.split,
+            "bytes": result.n_bytes,
+            "context": context,
+            "stride": result.stride,
+            "minimum_context": context - result.stride,
+            "nats": result.nats,
+            "bits_per_byte": result.bits_per_byte,
+            "xz_bits_per_byte": xz_bits_per_byte(parts),
+            "ngram_bits_per_byte": ngram.bits_per_byte(parts),
+            "ngram_order": ORDER,
+            "ngram_fitted_bytes": ngram.fitted_bytes,
+        }
+        print(json.dumps(figures) if self.json else report(figures))
+        return 0
+
+
+def xz_bits_per_byte(parts: list[Part]) -> float:
+    """Return the size of what `xz -9e` makes of the parts' bytes, in bits per byte."""
+    packer = lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME)
+    packed = sum(len(packer.compress(part.read("bytes", 0, part.n_bytes).tobytes())) for part in parts)
+    return 8 * (packed + len(packer.flush())) / sum(part.n_bytes for part in parts)
+
+
+def report(figures: dict[str, object]) -> str:
+    """Return the figures as lines for a reader."""
+    rows = (("model", "bits_per_byte"), ("xz -9e", "xz_bits_per_byte"), ("order-4 n-gram", "ngram_bits_per_byte"))
+    lines = [f"{name:15} {figures[key]:.4f} bits per byte" for name, key in rows]
+    lines.append(
+        f"{figures['bytes']:,} bytes of split '{figures['split']}', each scored once, with at least "
+        f"{figures['minimum_context']} bytes of context beyond a document's first {figures['context']}"
+    )
+    return "\n".join(lines)
