@@ -14,11 +14,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from bytropix.datasets.store import Store
 from bytropix.errors import RunError
 from bytropix.jobs.evaluation import Evaluation
+from bytropix.jobs.progress import progress_bar
 from bytropix.jobs.run_folder import LOG
 
 
@@ -47,7 +47,7 @@ class RunLog:
         # Steps logged after the checkpoint that a resumed run goes on from are hidden by TensorBoard.
         self._events = SummaryWriter(str(path), purge_step=first + 1 if first else None)
         self._lines = (path / LOG).open("a", encoding="utf-8")
-        self._bar = tqdm(total=steps, initial=first, unit="step", dynamic_ncols=True, desc="train", mininterval=0.5)
+        self._bar = progress_bar("train", steps, unit="step", done=first)
         self._held: list[tuple[int, Tensor]] = []
         self._read = 0
         self._waited = 0.0

@@ -5,12 +5,11 @@ import lzma
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from bytropix.datasets.store import Part, Store
 from bytropix.errors import StoreError
 from bytropix.jobs.evaluation import bits_per_byte
 from bytropix.jobs.ngram import ORDER, NgramModel
+from bytropix.jobs.progress import progress_bar
 from bytropix.jobs.recipe import choose_device
 from bytropix.jobs.run_folder import RunFolder
 
@@ -52,7 +51,7 @@ class Evaluate:
                 "ingest with a larger --val-fraction or choose another --split"
             )
         context = recipe.train.context
-        with tqdm(total=sum(part.n_bytes for part in parts), unit="B", unit_scale=True, desc="evaluate") as bar:
+        with progress_bar("evaluate", sum(part.n_bytes for part in parts)) as bar:
             result = bits_per_byte(
                 model,
                 store,

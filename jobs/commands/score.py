@@ -9,11 +9,11 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from bytropix.datasets.store.commit import write_file
 from bytropix.errors import RunError, SourceError
 from bytropix.jobs.evaluation import file_nats
+from bytropix.jobs.progress import progress_bar
 from bytropix.jobs.recipe import choose_device
 from bytropix.jobs.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ class Score:
         data = _read(self.file)
         if not self.out.parent.is_dir():
             raise RunError(f"{self.out}: no folder {self.out.parent} to write into; make it or choose another --out")
-        with tqdm(total=len(data), unit="B", unit_scale=True, desc="score") as bar:
+        with progress_bar("score", len(data)) as bar:
             nats = file_nats(
                 model,
                 run.patcher(),

@@ -18,7 +18,8 @@ from bytropix.errors import ConfigError
 from bytropix.jobs.recipe import Recipe, read_recipe
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
-from bytropix.nesting import LIST_OPTIONS, Rotation, Transform, levels_from_lists
+from bytropix.nesting import LIST_OPTIONS, levels_from_lists
+from bytropix.nesting.config import Rotation, Transform
 
 STOPPED = 3
 
