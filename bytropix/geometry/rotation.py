@@ -1,6 +1,6 @@
 """Rotations of tangent space, and linear maps over quaternions.
 
-so_n: any rotation, exp of a skew matrix     quat: x -> p x q on blocks of four     identity: none
+so_n: Cayley form of a skew matrix     quat: x -> p x q on blocks of four     identity: none
 """
 
 import torch
@@ -25,19 +25,25 @@ def hamilton(a: Tensor, b: Tensor) -> Tensor:
 
 
 class SpecialOrthogonal(nn.Module):
-    """x -> x exp(Q - Q^T): every rotation of n dimensions, with n (n - 1) / 2 free numbers."""
+    """x -> x (I - A)^-1 (I + A), A skew: the Cayley form of rotations, with n (n - 1) / 2 free numbers.
+
+    Every rotation but those with a half turn, which lie at infinity; a solve, where exp(2 A) takes a series both ways.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        if dim < 2:
+            raise ConfigError(f"rotation 'so_n' needs a dim of at least 2, got {dim}")
         self.dim = dim
         self.angles = nn.Parameter(0.01 * torch.randn(dim * (dim - 1) // 2))
+        self.places: Tensor
+        self.register_buffer("places", torch.triu_indices(dim, dim, 1), persistent=False)
 
     def matrix(self) -> Tensor:
-        """Return the rotation (n, n)."""
-        upper = torch.zeros(self.dim, self.dim, dtype=self.angles.dtype, device=self.angles.device)
-        rows, columns = torch.triu_indices(self.dim, self.dim, 1, device=self.angles.device)
-        upper = upper.index_put((rows, columns), self.angles)
-        out: Tensor = torch.linalg.matrix_exp(upper - upper.T)
+        """Return the rotation (n, n); where all angles are small it turns by them."""
+        upper = self.angles.new_zeros(self.dim, self.dim).index_put((self.places[0], self.places[1]), self.angles / 2)
+        skew, one = upper - upper.T, torch.eye(self.dim, dtype=upper.dtype, device=upper.device)
+        out: Tensor = torch.linalg.solve(one - skew, one + skew)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,11 +62,16 @@ class QuaternionRotation(nn.Module):
         self.left = nn.Parameter(one + 0.01 * torch.randn(dim // 4, 4))
         self.right = nn.Parameter(one + 0.01 * torch.randn(dim // 4, 4))
 
+    def matrices(self) -> Tensor:
+        """Return the rotation of each block (n / 4, 4, 4), for row vectors."""
+        left = nn.functional.normalize(self.left, dim=-1)[:, None]
+        right = nn.functional.normalize(self.right, dim=-1)[:, None]
+        return hamilton(hamilton(left, torch.eye(4, dtype=left.dtype, device=left.device)), right)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the rotated vectors (..., n)."""
-        left = nn.functional.normalize(self.left, dim=-1)
-        right = nn.functional.normalize(self.right, dim=-1)
-        return hamilton(hamilton(left, x.unflatten(-1, (-1, 4))), right).flatten(-2)
+        blocks = x.reshape(*x.shape[:-1], -1, 1, 4)
+        return (blocks @ self.matrices()).reshape(x.shape)
 
 
 class NoRotation(nn.Module):

@@ -96,7 +96,7 @@ class NestingConfig:
     """euclidean is the control: the same parts and parameters in flat space."""
     aggregation: Literal["concat_tangent", "attention", "gated"] = "concat_tangent"
     """How the levels' tangent vectors become one memory vector."""
-    dropout: float = 0.1
+    dropout: float = 0.0
     """Share of features dropped inside the combiners, flows and maps in training."""
 
     def __post_init__(self) -> None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bytropix.geometry import SPACES, PositiveParameter, Space, smooth_limit
+from bytropix.geometry import SPACES, PositiveParameter, Space
 from bytropix.nesting.config import LevelConfig
 from bytropix.nesting.maps import FLOWS, combiner
 
-NORM_LIMIT = 2.5  # tangent norm at curvature 1 and scale 1; float32 keeps five digits of a point this far out
+DEPTH_LIMIT = 2.5  # of s sqrt(c) |v|; float32 keeps five digits of the distance to the rim this far out
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,18 @@ class Inflow:
     """Distances to those boundary points, over their sigma."""
     landmark_D: Tensor | None = None
     """Descriptor of the level before, mapped here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a level and the transition behind it measure with during one pass."""
+
+    space: Space
+    """The ball; its scale takes tangent vectors of norms near sqrt(D) to norms near s."""
+    sigma: Tensor
+    """The temperature of distances."""
+    boundary_KD: Tensor
+    """The boundary points, none if the level has none."""
 
 
 class Level(nn.Module):
@@ -68,56 +80,47 @@ class Level(nn.Module):
         self.descriptor_D = nn.Parameter(config.descriptor_init * torch.randn(dim)) if config.descriptor else None
         self.flow = None if config.flow == "none" else FLOWS[config.flow](dim, config.flow_ratio, dropout)
 
-    def space(self) -> Space:
-        """Return the space of this level with its present curvature and scale."""
-        return self._space(self.curvature(), self.scale())
-
-    def sigma(self) -> Tensor | float:
-        """Return the temperature of distances."""
-        return 1.0 if self.spread is None else self.spread()
-
-    def enter(self, space: Space, v: Tensor) -> Tensor:
-        """Return tangent vectors (..., D) of norms near sqrt(D) as points."""
-        return space.enter(smooth_limit(v * self.config.dim**-0.5, NORM_LIMIT))
-
-    def boundary_points(self, space: Space) -> Tensor:
-        """Return the boundary points (1, K, D), none if the level has none."""
+    def frame(self) -> Frame:
+        """Return the present space, temperature and boundary points."""
+        space = self._space(self.curvature(), self.scale() * self.config.dim**-0.5)
+        sigma = torch.ones_like(space.c) if self.spread is None else self.spread()
         if self.boundary_KD is None:
-            return self.curvature.free.new_zeros(1, 0, self.config.dim)
-        return self.enter(space, self.boundary_KD * self.config.dim**0.5)[None]
+            return Frame(space, sigma, space.c.new_zeros(0, self.config.dim))
+        return Frame(space, sigma, space.enter(self.boundary_KD * self.config.dim**0.5, DEPTH_LIMIT))
 
-    def forward(self, inflow: Inflow, past_BQD: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, frame: Frame, inflow: Inflow, past_BQD: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the level's tangent vectors (B, P, D) and the points (B, Q + P, D) that later patches attend to.
 
         Args:
+            frame: What `frame` returned.
             inflow: The new patches.
             past_BQD: The points of earlier patches, `None` at the start of a window.
         """
-        space = self.space()
+        space = frame.space
         pieces = [inflow.v_BPD, inflow.relative_BPD, inflow.distances_BPK]
         combined = self.combiner(torch.cat([piece for piece in pieces if piece is not None], dim=-1))
-        x_BPD = self.enter(space, inflow.v_BPD + combined)
+        x_BPD = space.enter(inflow.v_BPD + combined, DEPTH_LIMIT)
         if self.descriptor_D is not None:
-            x_BPD = space.add(self.enter(space, self.descriptor_D * self.config.dim**0.5), x_BPD)
+            x_BPD = space.add(space.enter(self.descriptor_D * self.config.dim**0.5, DEPTH_LIMIT), x_BPD)
         patches_BQD = x_BPD if past_BQD is None else torch.cat([past_BQD, x_BPD], dim=1)
-        middle_BPD = self._attend(space, x_BPD, patches_BQD, inflow.landmark_D)
-        v_BPD = space.leave(space.add(x_BPD, middle_BPD)) * self.config.dim**0.5
+        middle_BPD = self._attend(frame, x_BPD, patches_BQD, inflow.landmark_D)
+        v_BPD = space.leave(space.add(x_BPD, middle_BPD))
         if self.flow is not None:
             v_BPD = v_BPD + self.config.flow_scale * self.flow(v_BPD)
         return v_BPD, patches_BQD
 
-    def _attend(self, space: Space, x_BPD: Tensor, patches_BQD: Tensor, landmark_D: Tensor | None) -> Tensor:
+    def _attend(self, frame: Frame, x_BPD: Tensor, patches_BQD: Tensor, landmark_D: Tensor | None) -> Tensor:
         """Return the midpoint (B, P, D) of what each patch attends to: softmax over -distance / sigma."""
         batch, count, dim = x_BPD.shape
-        fixed = [self.boundary_points(space)]
+        space = frame.space
+        keys = [frame.boundary_KD.expand(batch, -1, dim)]
         if landmark_D is not None:
-            fixed.append(self.enter(space, landmark_D)[None, None])
-        fixed_BKD = torch.cat(fixed, dim=1).expand(batch, -1, dim)
-        if not self.config.mixing:
-            weights = (-space.distances(x_BPD, fixed_BKD) / self.sigma()).softmax(-1)
-            return space.midpoints(weights, fixed_BKD)
-        keys_BKD = torch.cat([fixed_BKD, patches_BQD], dim=1)
-        scores = -space.distances(x_BPD, keys_BKD) / self.sigma()
-        newest = keys_BKD.shape[1] - count
-        seen = torch.ones(count, keys_BKD.shape[1], dtype=torch.bool, device=x_BPD.device).tril(newest)
-        return space.midpoints(scores.masked_fill(~seen, -torch.inf).softmax(-1), keys_BKD)
+            keys.append(space.enter(landmark_D, DEPTH_LIMIT).expand(batch, 1, dim))
+        if self.config.mixing:
+            keys.append(patches_BQD)
+        keys_BKD = torch.cat(keys, dim=1)
+        scores = space.distances(x_BPD, keys_BKD, -1 / frame.sigma)
+        if self.config.mixing and count > 1:
+            unseen = torch.full((count, scores.shape[-1]), -torch.inf, dtype=scores.dtype, device=scores.device)
+            scores = scores + unseen.triu(scores.shape[-1] - count + 1)
+        return space.midpoints(scores.softmax(-1), keys_BKD)

@@ -49,7 +49,7 @@ class NestedStack(nn.Module):
         )
         self.transitions = nn.ModuleList(
             Transition(level, dim, dropout=config.dropout)
-            for level, dim in zip(self._levels()[:-1], dims[1:], strict=True)
+            for level, dim in zip(config.levels[:-1], dims[1:], strict=True)
         )
         self.aggregation = AGGREGATIONS[config.aggregation](dims, outputs)
 
@@ -64,12 +64,13 @@ class NestedStack(nn.Module):
             inflow = Inflow(self.entry(h_BPM.to(self.entry.weight.dtype)))
             outs = []
             for index, level in enumerate(self._levels()):
-                v_BPD, points_BQD = level(inflow, cache.points[index] if cache else None)
+                frame = level.frame()
+                v_BPD, points_BQD = level(frame, inflow, cache.points[index] if cache else None)
                 if cache:
                     cache.points[index] = points_BQD
                 outs.append(v_BPD)
                 if index < len(self.transitions):
-                    inflow = self.transitions[index](level, v_BPD)
+                    inflow = self.transitions[index](frame, level.descriptor_D, v_BPD)
             out: Tensor = self.aggregation(outs)
         return out
 
