@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bytropix.datasets.store import CODECS
 from bytropix.errors import ConfigError
 from bytropix.patching import PatchConfig
 
 STAGE_VERSION = 1  # raised when the same source and config would give other bytes in a part
+MOST_DOCUMENT_BYTES = 1 << 24
+MOST_PART_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,17 +20,19 @@ class IngestConfig:
     """How bytes are grouped into patches."""
     val_fraction: float = 0.05
     """Share of documents, chosen by a hash of their content, that go to the val split."""
-    document_bytes: int = 262144
-    """Files longer than this are cut into documents near newlines; 0 never cuts."""
-    part_bytes: int = 64 << 20
-    """Raw bytes of a part, the unit of work and of commit."""
+    document_bytes: int = 16384
+    """Most bytes of a document. A file is cut after the first newline past half of that, at the latest here."""
+    part_bytes: int = 32 << 20
+    """Raw bytes of a part, the unit of work and of commit; a worker holds about eight times as much."""
     codec: Literal["zstd", "none"] = "zstd"
     """zstd: compressed; none: raw files that readers map."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(f"val_fraction must lie in [0, 1), got {self.val_fraction}")
-        if self.document_bytes < 0 or 0 < self.document_bytes < 1024:
-            raise ConfigError(f"document_bytes must be 0 (never cut) or at least 1024, got {self.document_bytes}")
-        if self.part_bytes < 4096:
-            raise ConfigError(f"part_bytes must be at least 4096, got {self.part_bytes}")
+        if not 1024 <= self.document_bytes <= MOST_DOCUMENT_BYTES:
+            raise ConfigError(f"document_bytes must lie in 1024..{MOST_DOCUMENT_BYTES}, got {self.document_bytes}")
+        if not 4096 <= self.part_bytes <= MOST_PART_BYTES:
+            raise ConfigError(f"part_bytes must lie in 4096..{MOST_PART_BYTES}, got {self.part_bytes}")
+        if self.codec not in CODECS:
+            raise ConfigError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")

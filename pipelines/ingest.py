@@ -6,15 +6,13 @@ A run that dies leaves a folder without manifest, which readers refuse and `resu
 """
 
 import json
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +21,24 @@ from bytropix.config import to_plain
 from bytropix.datasets.store import (
     FORMAT_VERSION,
     Manifest,
-    PartRecord,
     SourceRecord,
     Store,
+    patcher_files,
     publish,
     write_patcher,
 )
-from bytropix.datasets.store.commit import BESIDE, room_for, write_file
-from bytropix.errors import StoreError
-from bytropix.patching import fit_patcher
+from bytropix.datasets.store.commit import BESIDE, record_file, room_for, write_file
+from bytropix.errors import ConfigError, StoreError
+from bytropix.patching import SAMPLE_BYTES, fit_patcher
 from bytropix.pipelines.config import IngestConfig
-from bytropix.pipelines.documents import ScannedFile, read_document, scan
-from bytropix.pipelines.part_task import RECEIPTS, PartTask, do_part, finished
-from bytropix.pipelines.plan import PartPlan, Piece, plan_parts
-from bytropix.pipelines.sources import find_files
+from bytropix.pipelines.documents import ScannedFile, read_documents, scan
+from bytropix.pipelines.part_task import RECEIPTS, PartDone, PartTask, do_part
+from bytropix.pipelines.plan import PartPlan, part_key, plan_parts, sample_documents
+from bytropix.pipelines.sources import SourceFile, find_files
+from bytropix.pipelines.workers import ordered, processes
 
-T = TypeVar("T")
-R = TypeVar("R")
 Progress = Callable[[str, int, int], None]
-"""Called with the stage, the bytes done and the bytes in all."""
+"""Called with the stage (scan, fit, parts), the bytes done and the bytes in all."""
 
 OURS = {"manifest.json", "babylon", "parts", "quarantine.jsonl", RECEIPTS}
 
@@ -54,8 +51,6 @@ class IngestSummary:
     """The finished store."""
     skipped: int
     """Parts that an earlier run had finished."""
-    quarantined: int
-    """Files that were refused."""
 
 
 def ingest_bytes(
@@ -76,120 +71,145 @@ def ingest_bytes(
         config: What decides its bytes.
         workers: Processes; the result is the same for any number.
         resume: Complete what an earlier run left, or begin.
-        overwrite: Remove a store that is there first.
+        overwrite: Remove a store that is there, once the sources are known to be good.
         progress: See `Progress`.
 
     Raises:
+        ConfigError: `workers` is below 1, or both `resume` and `overwrite` are asked for.
         SourceError: A source is missing, unreadable, empty, or changes under way.
         StoreError: `out` is in the way, the disk is full, or a worker died.
     """
-    _clear(out, resume=resume, overwrite=overwrite)
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}")
+    if resume and overwrite:
+        raise ConfigError("--resume completes a store and --overwrite replaces it; give one of them")
+    _refuse(out, sources, there_is_leave=resume or overwrite)
     files = find_files(sources)
-    with _mapper(workers) as run:
-        scanned = list(run(scan, [(file, config.document_bytes) for file in files]))
+    # Processes take a second to start, so they do it during the scan; a single part needs none.
+    several = workers > 1 and sum(file.size for file in files) > config.part_bytes
+    with processes(workers) if several else nullcontext() as pool:
+        scanned = _scan_all(files, config, workers, progress)
         kept = [file for file in scanned if not file.refused]
+        refused = [file for file in scanned if file.refused]
         plans = plan_parts(kept, config)
         if resume and (out / "manifest.json").is_file():
             return _nothing_to_do(out, config, kept)
-        with room_for(out):
-            (out / RECEIPTS).mkdir(parents=True, exist_ok=True)
-        _write_quarantine(out, [file for file in scanned if file.refused])
-        settings = _fit(out, plans, config)
-        tasks = [PartTask(out, plan, config.codec, plan.key(config, settings), settings) for plan in plans]
-        done = {task: record for task in tasks if (record := finished(task))}
-        total = sum(plan.n_bytes for plan in plans)
-        read = sum(record.n_bytes for record in done.values())
-        progress("parts", read, total)
-        rest = [task for task in tasks if task not in done]
-        records: list[PartRecord] = list(done.values())
-        for record in run(do_part, rest):
-            records.append(record)
-            read += record.n_bytes
-            progress("parts", read, total)
+        _make_way(out, overwrite=overwrite)
+        rows = [{"bytes_read": file.size, "path": file.file.name, "reason": file.refused} for file in refused]
+        lines = [json.dumps(row, sort_keys=True) + "\n" for row in rows]
+        write_file(out / "quarantine.jsonl", "".join(lines).encode())
+        settings = _fit(out, kept, config, progress)
+        tasks = _tasks(out, plans, config, settings)
+        results = map(do_part, tasks) if pool is None else ordered(pool, do_part, tasks, ahead=workers + 1)
+        done = _collect(results, sum(plan.n_bytes for plan in plans), progress)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         kind="bytes",
         config=to_plain(config),
-        patcher=json.loads(settings),
-        sources=tuple(SourceRecord(name=file.name, size=file.size, sha256=file.sha256) for file in kept),
-        parts=tuple(sorted(records, key=lambda record: (record.split, record.name))),
-        quarantined=len(scanned) - len(kept),
+        patcher=settings,
+        babylon=patcher_files(out),
+        sources=tuple(SourceRecord(name=file.file.name, size=file.size, sha256=file.sha256) for file in kept),
+        parts=tuple(part.record for part in done),
+        quarantine=record_file(out / "quarantine.jsonl", out),
+        quarantined=len(refused),
     )
-    shutil.rmtree(out / RECEIPTS)
-    for left in out.rglob(f"{BESIDE}*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
     publish(out, manifest)
-    return IngestSummary(store=Store.open(out), skipped=len(done), quarantined=manifest.quarantined)
+    return IngestSummary(store=Store.open(out), skipped=sum(part.skipped for part in done))
 
 
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable[[Callable[[T], R], Iterable[T]], Iterator[R]]]:
-    """Give a `map` that keeps order, in this process or over a pool of spawned ones."""
-    if workers <= 1:
-        yield lambda work, tasks: map(work, tasks)
-        return
-    pool: Executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-
-    def spread(work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-        rows = list(tasks)
-        return pool.map(work, rows, chunksize=max(1, len(rows) // (workers * 16)) if work is scan else 1)
-
-    try:
-        yield spread
-    except BrokenProcessPool as error:
-        raise StoreError(
-            "a worker process died (out of memory?); run again with --resume and fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _clear(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make way for the store, or refuse to."""
+def _refuse(out: Path, sources: Sequence[Path], *, there_is_leave: bool) -> None:
+    """Refuse a place for the store that would harm something."""
+    place = out.resolve()
+    for source in (source.resolve() for source in sources):
+        if place == source or source in place.parents or place in source.parents:
+            raise StoreError(f"{out}: the store and the source {source} lie in one another; choose another --out")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
     if not names or any(name not in OURS and not name.startswith(BESIDE) for name in names):
         raise StoreError(f"{out}: exists and is not a store; choose another --out")
-    if overwrite:
-        shutil.rmtree(out)
-    elif not resume:
+    if not there_is_leave:
         raise StoreError(
             f"{out}: exists; complete it with --resume, replace it with --overwrite, or choose another --out"
         )
 
 
+def _scan_all(files: list[SourceFile], config: IngestConfig, workers: int, progress: Progress) -> list[ScannedFile]:
+    """Scan in threads (hashing lets others run) and sort by name and content, as names may be alike."""
+    total = sum(file.size for file in files)
+    read = 0
+    progress("scan", 0, total)
+    found = []
+    with ThreadPoolExecutor(workers) as threads:
+        for file in ordered(threads, lambda file: scan(file, config.document_bytes), files, ahead=2 * workers):
+            found.append(file)
+            read += file.size
+            progress("scan", read, total)
+    return sorted(found, key=lambda file: (file.file.name, file.sha256))
+
+
+def _make_way(out: Path, *, overwrite: bool) -> None:
+    """Make the store's folder, without a manifest until it is whole."""
+    with room_for(out):
+        if overwrite and out.exists():
+            (out / "manifest.json").unlink(missing_ok=True)
+            shutil.rmtree(out)
+        (out / RECEIPTS).mkdir(parents=True, exist_ok=True)
+
+
+def _fit(out: Path, kept: list[ScannedFile], config: IngestConfig, progress: Progress) -> dict[str, Any]:
+    """Fit the patcher on train documents in order of their hash, keep it in the store, return its settings."""
+    total = min(SAMPLE_BYTES, sum(file.size for file in kept))
+
+    def sample() -> Iterator[NDArray[np.uint8]]:
+        read = 0
+        for document in sample_documents(kept, config):
+            data = read_documents((document,))
+            read += len(data)
+            progress("fit", min(read, total), total)
+            yield data
+
+    progress("fit", 0, total)
+    return write_patcher(out, fit_patcher(sample(), config.patch))
+
+
+def _tasks(out: Path, plans: list[PartPlan], config: IngestConfig, settings: dict[str, Any]) -> Iterator[PartTask]:
+    """Give the tasks one by one, since each lists its documents."""
+    patcher = json.dumps(settings, sort_keys=True)
+    decides = json.dumps([patcher, [file.sha256 for file in patcher_files(out)]])
+    for plan in plans:
+        files = plan.files(config)
+        yield PartTask(
+            root=out,
+            split=plan.split,
+            name=plan.name,
+            files=files,
+            codec=config.codec,
+            key=part_key(files, config, decides),
+            patcher=patcher,
+        )
+
+
+def _collect(results: Iterator[PartDone], total: int, progress: Progress) -> list[PartDone]:
+    """Return the parts, reporting each."""
+    done = []
+    written = 0
+    progress("parts", 0, total)
+    for part in results:
+        done.append(part)
+        written += part.record.n_bytes
+        progress("parts", written, total)
+    return done
+
+
 def _nothing_to_do(out: Path, config: IngestConfig, kept: list[ScannedFile]) -> IngestSummary:
     """Return the finished store if it is the one asked for."""
     store = Store.open(out)
-    asked = [(file.name, file.size, file.sha256) for file in kept]
+    asked = [(file.file.name, file.size, file.sha256) for file in kept]
     there = [(source.name, source.size, source.sha256) for source in store.manifest.sources]
     for what, same in (("config", store.manifest.config == to_plain(config)), ("sources", asked == there)):
         if not same:
             raise StoreError(
                 f"{out}: a finished store of other {what}; replace it with --overwrite or choose another --out"
             )
-    return IngestSummary(store=store, skipped=len(store.manifest.parts), quarantined=store.manifest.quarantined)
-
-
-def _fit(out: Path, plans: list[PartPlan], config: IngestConfig) -> str:
-    """Fit the patcher on train documents in order of their hash, keep it in the store, return its settings."""
-    pieces = sorted(
-        (piece for plan in plans if plan.split == "train" for piece in plan.pieces),
-        key=lambda p: p.document.digest,
-    )
-    patcher = fit_patcher(_documents(pieces), config.patch)
-    return json.dumps(write_patcher(out, patcher), sort_keys=True)
-
-
-def _documents(pieces: Iterable[Piece]) -> Iterator[NDArray[np.uint8]]:
-    for piece in pieces:
-        yield read_document(piece.path, piece.document)
-
-
-def _write_quarantine(out: Path, refused: list[ScannedFile]) -> None:
-    """Write one row for each file that was refused."""
-    rows: list[dict[str, Any]] = [
-        {"bytes_read": file.size, "path": file.name, "reason": file.refused} for file in refused
-    ]
-    write_file(out / "quarantine.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+    return IngestSummary(store=store, skipped=len(store.manifest.parts))

@@ -6,7 +6,6 @@ plan -> read documents, checked against the plan -> score and cut -> write, comm
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,75 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.config import from_plain, to_plain
-from bytropix.datasets.store import PartArrays, PartRecord, SourceSpan, load_patcher, write_part
-from bytropix.datasets.store.commit import write_file
+from bytropix.datasets.store import PartArrays, PartRecord, SourceSpan, count_lengths, load_patcher, write_part
+from bytropix.datasets.store.commit import same_files, write_file
+from bytropix.errors import ConfigError
 from bytropix.patching import Patcher
-from bytropix.pipelines.documents import read_document
-from bytropix.pipelines.plan import PartPlan
+from bytropix.pipelines.documents import FileDocuments, read_documents
 
 RECEIPTS = "receipts"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PartTask:
     """One part to write."""
 
     root: Path
-    plan: PartPlan
+    split: str
+    name: str
+    files: tuple[FileDocuments, ...]
     codec: str
     key: str
+    """Hash of all that decides the part's bytes."""
     patcher: str
     """Settings of the patcher as JSON, whose table lies in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """A part that is there."""
+
+    record: PartRecord
+    skipped: bool
+    """Whether an earlier run wrote it."""
+
+
+def do_part(task: PartTask) -> PartDone:
+    """Write a part and its receipt unless an earlier run has, and return its record.
+
+    Raises:
+        SourceError: A source has changed or vanished.
+        StoreError: The disk is full.
+    """
+    done = finished(task)
+    if done is not None:
+        return PartDone(done, skipped=True)
+    patcher = _patcher(task.root, task.patcher)
+    data = read_documents(task.files)
+    ends = np.cumsum(np.concatenate([file.lengths for file in task.files]), dtype=np.int64)
+    entropy, starts = patcher.patch(data, ends)
+    spans = _spans(task.files, starts, patcher.config.max_patch)
+    arrays = PartArrays(data, entropy, starts, ends, _doc_meta(task.files))
+    record = write_part(task.root, task.split, task.name, arrays, codec=task.codec, spans=spans)
+    receipt = {"key": task.key, "record": to_plain(record)}
+    write_file(receipt_path(task), json.dumps(receipt, sort_keys=True).encode())
+    return PartDone(record, skipped=False)
+
+
+def receipt_path(task: PartTask) -> Path:
+    """Return where the receipt of a part lies until the store is published."""
+    return task.root / RECEIPTS / f"{task.split}-{task.name}.json"
+
+
+def finished(task: PartTask) -> PartRecord | None:
+    """Return the record of a part that an earlier run finished under the same key and that is whole, else `None`."""
+    try:
+        receipt: dict[str, Any] = json.loads(receipt_path(task).read_text("utf-8"))
+        key, record = receipt["key"], from_plain(PartRecord, receipt["record"])
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None
+    whole = key == task.key and same_files(task.root / "parts" / task.split / task.name, record.files)
+    return record if whole else None
 
 
 @lru_cache(maxsize=1)
@@ -41,60 +90,31 @@ def _patcher(root: Path, settings: str) -> Patcher:
     return load_patcher(root, json.loads(settings))
 
 
-def do_part(task: PartTask) -> PartRecord:
-    """Write a part and its receipt, and return its record.
-
-    Raises:
-        SourceError: A source has changed or vanished.
-        StoreError: The disk is full.
-    """
-    plan, patcher = task.plan, _patcher(task.root, task.patcher)
-    data = np.concatenate([read_document(piece.path, piece.document) for piece in plan.pieces])
-    ends = np.cumsum([piece.document.length for piece in plan.pieces], dtype=np.int64)
-    entropy, starts = patcher.patch(data, ends)
-    meta = [json.dumps({"offset": p.document.offset, "source": p.source}, sort_keys=True) for p in plan.pieces]
-    arrays = PartArrays(data, entropy, starts, ends, "".join(f"{line}\n" for line in meta).encode())
-    spans = _spans(plan, starts, ends, patcher.config.max_patch)
-    record = write_part(task.root, plan.split, plan.name, arrays, codec=task.codec, spans=spans)
-    receipt = {"key": task.key, "record": to_plain(record)}
-    write_file(receipt_path(task.root, plan), json.dumps(receipt, sort_keys=True).encode())
-    return record
+def _doc_meta(files: tuple[FileDocuments, ...]) -> bytes:
+    """Return one JSON line per document: its source, and the offset of its first byte there."""
+    lines = []
+    for file in files:
+        source = json.dumps(file.source)
+        lines += [f'{{"offset": {begin}, "source": {source}}}\n' for begin in file.begins.tolist()]
+    return "".join(lines).encode()
 
 
-def receipt_path(root: Path, plan: PartPlan) -> Path:
-    """Return where the receipt of a part lies until the store is published."""
-    return root / RECEIPTS / f"{plan.split}-{plan.name}.json"
-
-
-def finished(task: PartTask) -> PartRecord | None:
-    """Return the record of a part that an earlier run finished under the same key, `None` otherwise."""
-    try:
-        receipt: dict[str, Any] = json.loads(receipt_path(task.root, task.plan).read_text("utf-8"))
-        record = from_plain(PartRecord, receipt["record"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    folder = task.root / "parts" / task.plan.split / task.plan.name
-    whole = all((folder / file.path).is_file() for file in record.files)
-    return record if receipt["key"] == task.key and whole else None
-
-
-def _spans(plan: PartPlan, starts: NDArray[np.bool_], ends: NDArray[np.int64], cap: int) -> tuple[SourceSpan, ...]:
+def _spans(files: tuple[FileDocuments, ...], starts: NDArray[np.bool_], cap: int) -> tuple[SourceSpan, ...]:
     """Return the counts of each source in the part."""
-    begins = np.flatnonzero(starts)
-    lengths = np.diff(np.append(begins, len(starts)))
     spans = []
-    rows = zip(plan.pieces, ends.tolist(), strict=True)
-    for source, group in groupby(rows, key=lambda row: row[0].source):
-        members = list(group)
-        low = members[0][1] - members[0][0].document.length
-        first, last = np.searchsorted(begins, (low, members[-1][1]))
+    begin = 0
+    for file in files:
+        end = begin + file.n_bytes
+        lengths = count_lengths(starts, begin, end)
         spans.append(
             SourceSpan(
-                source=source,
-                n_bytes=members[-1][1] - low,
-                documents=len(members),
-                patches=int(last - first),
-                at_cap=int((lengths[first:last] >= cap).sum()),
+                source=file.source,
+                n_bytes=end - begin,
+                documents=len(file.begins),
+                patches=int(lengths.sum()),
+                at_cap=int(lengths[cap:].sum()),
+                single=int(lengths[1]),
             )
         )
+        begin = end
     return tuple(spans)

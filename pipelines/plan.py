@@ -1,80 +1,169 @@
 """Which documents make which part: a function of sources and config alone.
 
-scanned files in order of name -> documents -> split by content hash -> parts of about `part_bytes`
+    scanned files by name -> sides by content hash -> parts of about `part_bytes`, as ranges of documents
+                                                   -> the sample that the patcher is fitted on
+
+A plan holds no document: ranges of the scan's arrays, from which the list of one part is made when it is its turn.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bytropix.config import to_plain
 from bytropix.errors import SourceError
+from bytropix.patching import SAMPLE_BYTES
 from bytropix.pipelines.config import STAGE_VERSION, IngestConfig
-from bytropix.pipelines.documents import Document, ScannedFile
+from bytropix.pipelines.documents import FileDocuments, ScannedFile
+
+SPLITS = ("train", "val")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A document in a part."""
+    """The documents of one side among documents `first` to `last` of a file."""
 
-    source: str
-    path: Path
-    document: Document
+    scanned: ScannedFile
+    first: int
+    last: int
+    offset: int
+    """First byte of document `first` in the file."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PartPlan:
     """The work of one part."""
 
     split: str
     name: str
+    n_bytes: int
     pieces: tuple[Piece, ...]
 
-    @property
-    def n_bytes(self) -> int:
-        """Raw bytes of the part."""
-        return sum(piece.document.length for piece in self.pieces)
-
-    def key(self, config: IngestConfig, patcher: str) -> str:
-        """Return what decides the part's bytes, as a hash: sources, config, patcher, version of this stage."""
-        digest = hashlib.sha256()
-        digest.update(json.dumps([to_plain(config), patcher, STAGE_VERSION], sort_keys=True).encode())
-        for piece in self.pieces:
-            digest.update(json.dumps([piece.source, piece.document.offset, piece.document.length]).encode())
-            digest.update(piece.document.digest)
-        return digest.hexdigest()
+    def files(self, config: IngestConfig) -> tuple[FileDocuments, ...]:
+        """Return the part's documents, file by file."""
+        return tuple(_select(piece, self.split, config) for piece in self.pieces)
 
 
-def plan_parts(files: list[ScannedFile], config: IngestConfig) -> list[PartPlan]:
+def plan_parts(scanned: list[ScannedFile], config: IngestConfig) -> list[PartPlan]:
     """Return the parts, train before val.
 
     Raises:
-        SourceError: No document is left for training.
+        SourceError: No document is left, or none for training.
     """
-    sides: dict[str, list[Piece]] = {"train": [], "val": []}
-    for file in files:
-        for document in file.documents:
-            side = "val" if document.in_val(config.val_fraction) else "train"
-            sides[side].append(Piece(file.name, file.path, document))
-    if not sides["train"]:
+    if not scanned:
+        raise SourceError("no document: every file is empty or cannot be read; give files that hold something")
+    parts = [part for split in SPLITS for part in _pack(split, scanned, config)]
+    if not any(part.split == "train" for part in parts):
         raise SourceError(
             "no document is left for training; give more data, a smaller --document-bytes or --val-fraction 0"
         )
-    return [part for split, pieces in sides.items() for part in _pack(split, pieces, config.part_bytes)]
-
-
-def _pack(split: str, pieces: list[Piece], part_bytes: int) -> list[PartPlan]:
-    """Fill parts in order; a part closes before the document that would pass `part_bytes`."""
-    parts: list[PartPlan] = []
-    held: list[Piece] = []
-    size = 0
-    for piece in pieces:
-        if held and size + piece.document.length > part_bytes:
-            parts.append(PartPlan(split, f"{len(parts):05d}.zarr", tuple(held)))
-            held, size = [], 0
-        held.append(piece)
-        size += piece.document.length
-    if held:
-        parts.append(PartPlan(split, f"{len(parts):05d}.zarr", tuple(held)))
     return parts
+
+
+def part_key(files: tuple[FileDocuments, ...], config: IngestConfig, patcher: str) -> str:
+    """Return what decides a part's bytes, as a hash: documents, config, patcher, version of this stage."""
+    digest = hashlib.sha256(json.dumps([to_plain(config), patcher, STAGE_VERSION], sort_keys=True).encode())
+    for file in files:
+        digest.update(json.dumps([file.source, len(file.begins)]).encode())
+        for column in (file.begins.astype("<i8"), file.lengths.astype("<u4"), file.digests.astype("<u8")):
+            digest.update(column.tobytes())
+    return digest.hexdigest()
+
+
+def sample_documents(scanned: list[ScannedFile], config: IngestConfig) -> Iterator[FileDocuments]:
+    """Give train documents one by one in order of their hash, at least `SAMPLE_BYTES` of them if there are as many.
+
+    Only hashes up to some limit are sorted; hashes are spread evenly, so a limit in proportion holds about enough.
+    """
+    total = sum(int(file.lengths.sum(dtype=np.int64)) for file in scanned)
+    share = 1.0
+    if total > SAMPLE_BYTES:
+        share = min(1.0, config.val_fraction + 1.25 * SAMPLE_BYTES / total)
+    while True:
+        rows = _rows_below(scanned, config, share)
+        if share == 1.0 or int(rows["length"].sum()) >= SAMPLE_BYTES:
+            break
+        share = min(1.0, 2 * share)
+    rows.sort(order=["digest", "file", "begin"])
+    for row in rows:
+        scan = scanned[int(row["file"])]
+        yield FileDocuments(
+            source=scan.file.name,
+            path=scan.file.path,
+            begins=row["begin"].reshape(1),
+            lengths=row["length"].astype(np.uint32).reshape(1),
+            digests=row["digest"].reshape(1),
+        )
+
+
+def _rows_below(scanned: list[ScannedFile], config: IngestConfig, share: float) -> NDArray[np.void]:
+    """Return (digest, file, begin, length) of the train documents whose hash is below `share` of all hashes."""
+    kind = np.dtype([("digest", "u8"), ("file", "i8"), ("begin", "i8"), ("length", "i8")])
+    found = [np.empty(0, kind)]
+    for number, file in enumerate(scanned):
+        chosen = np.flatnonzero(_on_side(file.digests, "train", config) & (file.digests <= _limit(share)))
+        rows = np.empty(len(chosen), kind)
+        rows["digest"], rows["length"], rows["file"] = file.digests[chosen], file.lengths[chosen], number
+        rows["begin"] = _begins(file.lengths)[chosen]
+        found.append(rows)
+    return np.concatenate(found)
+
+
+def _limit(share: float) -> np.uint64:
+    """Return the hash that a share of all hashes is below."""
+    return np.uint64(min(int(share * 2**64), 2**64 - 1))
+
+
+def _on_side(digests: NDArray[np.uint64], split: str, config: IngestConfig) -> NDArray[np.bool_]:
+    """Return which documents go to `split`: the least hashes are val's."""
+    in_val = digests < _limit(config.val_fraction)
+    return in_val if split == "val" else ~in_val
+
+
+def _begins(lengths: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return where documents that lie end to end begin."""
+    return np.cumsum(lengths, dtype=np.int64) - lengths
+
+
+def _select(piece: Piece, split: str, config: IngestConfig) -> FileDocuments:
+    """Return the documents of a piece."""
+    scan = piece.scanned
+    lengths, digests = scan.lengths[piece.first : piece.last], scan.digests[piece.first : piece.last]
+    chosen = _on_side(digests, split, config)
+    return FileDocuments(
+        source=scan.file.name,
+        path=scan.file.path,
+        begins=(piece.offset + _begins(lengths))[chosen],
+        lengths=lengths[chosen],
+        digests=digests[chosen],
+    )
+
+
+def _pack(split: str, scanned: list[ScannedFile], config: IngestConfig) -> Iterator[PartPlan]:
+    """Fill parts in order; a part closes before the document that would pass `part_bytes`."""
+    number, size = 0, 0
+    held: list[Piece] = []
+    for scan in scanned:
+        begins = _begins(scan.lengths)
+        chosen = np.flatnonzero(_on_side(scan.digests, split, config))
+        ends = np.cumsum(scan.lengths[chosen], dtype=np.int64)
+        done = 0
+        while done < len(chosen):
+            before = int(ends[done - 1]) if done else 0
+            fit = int(np.searchsorted(ends, before + config.part_bytes - size, side="right"))
+            if fit == done and not held:
+                fit = done + 1
+            if fit > done:
+                first, last = int(chosen[done]), int(chosen[fit - 1]) + 1
+                held.append(Piece(scan, first, last, int(begins[first])))
+                size += int(ends[fit - 1]) - before
+                done = fit
+            if done < len(chosen):
+                yield PartPlan(split, f"{number:05d}.zarr", size, tuple(held))
+                number, size, held = number + 1, 0, []
+    if held:
+        yield PartPlan(split, f"{number:05d}.zarr", size, tuple(held))

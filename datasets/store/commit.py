@@ -11,54 +11,101 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bytropix.datasets.store.schema import FileRecord
 from bytropix.errors import StoreError
 
 BESIDE = ".writing-"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file as a whole."""
+    """Write a file as a whole.
+
+    Raises:
+        StoreError: The disk is full, or the place cannot be written.
+    """
     beside = path.with_name(f"{BESIDE}{path.name}")
-    with room_for(path), beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    flush_folder(path.parent)
+    with room_for(path):
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        flush_folder(path.parent)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to write into, which takes its name `path` when the block ends well and vanishes otherwise."""
+    """Give a folder to write into, which takes its name `path` when the block ends well and vanishes otherwise.
+
+    Raises:
+        StoreError: The disk is full, or the place cannot be written.
+    """
     beside = path.with_name(f"{BESIDE}{path.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)
-    try:
-        with room_for(path):
+    with room_for(path):
+        _remove(beside)
+        try:
             beside.mkdir(parents=True)
             yield beside
-            for file in sorted(beside.rglob("*")):
-                if file.is_file():
-                    flush_file(file)
+            for entry in sorted(beside.rglob("*")):
+                if entry.is_dir():
+                    flush_folder(entry)
+                else:
+                    flush_file(entry)
+            flush_folder(beside)
+            _remove(path)
             beside.replace(path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    flush_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        flush_folder(path.parent)
+        flush_folder(path.parent.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
 
 
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """Turn a full disk into a StoreError that names the place and the remedy."""
+    """Turn a full disk, or a place that cannot be written, into a StoreError that names the place and the remedy."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
+        if error.errno in FULL:
+            raise StoreError(
+                f"{path}: no space left to write it ({error.strerror}); free some or choose another --out, "
+                "then run again with --resume"
+            ) from error
         raise StoreError(
-            f"{path}: no space left to write it ({error.strerror}); free some or choose another --out, "
-            "then run again with --resume"
+            f"{path}: cannot be written ({error.strerror}); check its folder and permissions or choose another --out"
         ) from error
+
+
+def record_files(folder: Path) -> tuple[FileRecord, ...]:
+    """Return path, size and hash of every file below a folder, by path."""
+    return tuple(record_file(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def record_file(path: Path, folder: Path) -> FileRecord:
+    """Return path below `folder`, size and hash of a file."""
+    return FileRecord(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
+
+
+def same_files(folder: Path, files: tuple[FileRecord, ...]) -> bool:
+    """Return whether every file is there with its size and hash."""
+    try:
+        return all(
+            (folder / file.path).stat().st_size == file.size and sha256_of(folder / file.path) == file.sha256
+            for file in files
+        )
+    except OSError:
+        return False
 
 
 def flush_file(path: Path) -> None:

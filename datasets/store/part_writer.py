@@ -3,7 +3,7 @@
     bytes u8[n]   entropy u8[n]   starts u8[(n + 7) / 8], lowest bit first   doc_ends i64[d]   doc_meta u8, JSON lines
 
 zstd: each array is one shard file of 256 KiB inner chunks, each compressed and then checksummed with crc32c.
-none: each array is one raw chunk file, which readers map; the checksums of its blocks stand in the manifest.
+none: each array is one raw chunk file, which readers map; the checksums of its blocks are an attribute of the array.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,20 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from bytropix.datasets.store.commit import new_folder, sha256_of
-from bytropix.datasets.store.schema import BLOCK_BYTES, FileRecord, PartRecord, SourceSpan
+from bytropix.datasets.store.commit import new_folder, record_files
+from bytropix.datasets.store.patch_lengths import count_lengths
+from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord, SourceSpan
 
 ZSTD_LEVEL = 1  # level 3 saves two percent more on prose and takes twice the time
 CODECS = ("zstd", "none")
+CHECKSUMS = "block_crc32c"  # attribute of a raw array: crc32c of each block
 
 
 @dataclass(frozen=True, slots=True)
 class PartArrays:
     """The arrays of a part in memory."""
 
-    bytes: NDArray[np.uint8]
+    text: NDArray[np.uint8]
     entropy: NDArray[np.uint8]
     starts: NDArray[np.bool_]
     doc_ends: NDArray[np.int64]
@@ -42,63 +44,52 @@ def write_part(
     Raises:
         StoreError: The disk is full.
     """
-    packed = np.packbits(arrays.starts, bitorder="little")
-    folder = root / "parts" / split / name
-    with new_folder(folder) as beside:
+    with new_folder(root / "parts" / split / name) as beside:
         group = zarr.open_group(beside, mode="w")
-        columns: dict[str, NDArray[Any]] = {
-            "bytes": arrays.bytes,
-            "entropy": arrays.entropy,
-            "starts": packed,
-            "doc_ends": arrays.doc_ends,
-            "doc_meta": np.frombuffer(arrays.doc_meta, np.uint8),
-        }
-        for column, values in columns.items():
-            write_array(group, column, values, codec=codec)
-        files = tuple(
-            FileRecord(path=file.relative_to(beside).as_posix(), size=file.stat().st_size, sha256=sha256_of(file))
-            for file in sorted(beside.rglob("*"))
-            if file.is_file()
-        )
-    raw = codec == "none"
+        write_array(group, "bytes", arrays.text, codec=codec)
+        write_array(group, "entropy", arrays.entropy, codec=codec)
+        write_array(group, "starts", np.packbits(arrays.starts, bitorder="little"), codec=codec)
+        write_array(group, "doc_ends", arrays.doc_ends.astype("<i8", copy=False), codec=codec)
+        write_array(group, "doc_meta", np.frombuffer(arrays.doc_meta, np.uint8), codec=codec)
+        files = record_files(beside)
     return PartRecord(
         split=split,
         name=name,
-        n_bytes=len(arrays.bytes),
+        n_bytes=len(arrays.text),
         documents=len(arrays.doc_ends),
-        compressed=not raw,
+        compressed=codec != "none",
         files=files,
         spans=spans,
-        crc_bytes=block_checksums(arrays.bytes) if raw else (),
-        crc_starts=block_checksums(packed) if raw else (),
+        patch_lengths=tuple(count_lengths(arrays.starts, 0, len(arrays.starts)).tolist()),
     )
 
 
 def write_array(group: zarr.Group, name: str, values: NDArray[Any], *, codec: str) -> None:
-    """Write a one-dimensional array as a single chunk or shard file."""
-    size = max(1, len(values))
-    options: dict[str, Any] = {"chunks": (size,), "compressors": None, "filters": None}
-    if codec == "zstd":
-        inner = max(1, BLOCK_BYTES // values.dtype.itemsize)
-        shard = -(-size // inner) * inner
-        options = {
-            "chunks": (shard,),
-            "compressors": None,
-            "filters": None,
-            "serializer": ShardingCodec(
-                chunk_shape=(inner,), codecs=[BytesCodec(), ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
-            ),
-        }
+    """Write a one-dimensional array of at least one element as a single chunk or shard file."""
+    options: dict[str, Any] = {"chunks": values.shape}
+    if codec == "none":
+        options["attributes"] = {CHECKSUMS: block_checksums(values.view(np.uint8))}
+    else:
+        inner = BLOCK_BYTES // values.dtype.itemsize
+        options["chunks"] = (-(-len(values) // inner) * inner,)
+        options["serializer"] = ShardingCodec(
+            chunk_shape=(inner,), codecs=[BytesCodec(), ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
+        )
     array = group.create_array(
-        name, shape=values.shape, dtype=values.dtype, config={"write_empty_chunks": True}, **options
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        compressors=None,
+        filters=None,
+        config={"write_empty_chunks": True},
+        **options,
     )
-    if len(values):
-        array[:] = values
+    array[:] = values
 
 
-def block_checksums(values: NDArray[np.uint8]) -> tuple[int, ...]:
+def block_checksums(values: NDArray[np.uint8]) -> list[int]:
     """Return the crc32c of each block of `values`."""
-    return tuple(
+    return [
         google_crc32c.value(values[begin : begin + BLOCK_BYTES].tobytes())
         for begin in range(0, len(values), BLOCK_BYTES)
-    )
+    ]

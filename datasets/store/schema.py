@@ -12,10 +12,10 @@ BLOCK_BYTES = 1 << 18  # raw bytes under one checksum: an inner chunk of a compr
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileRecord:
-    """One file of a part."""
+    """One file of the store."""
 
     path: str
-    """Posix path below the part's folder."""
+    """Posix path below the folder that is being described."""
     size: int
     """Bytes."""
     sha256: str
@@ -36,6 +36,8 @@ class SourceSpan:
     """Patches in them."""
     at_cap: int
     """Patches of the greatest length or longer."""
+    single: int
+    """Patches of one byte."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +58,13 @@ class PartRecord:
     """Every file of the part."""
     spans: tuple[SourceSpan, ...]
     """Where the bytes come from."""
-    crc_bytes: tuple[int, ...] = ()
-    """crc32c of each block of a raw `bytes` array; empty if compressed (the codec chain checks)."""
-    crc_starts: tuple[int, ...] = ()
-    """The same of `starts`."""
+    patch_lengths: tuple[int, ...]
+    """How many patches have 0, 1, 2 ... bytes, up to the longest there is."""
+
+    @property
+    def patches(self) -> int:
+        """Patches in the part."""
+        return sum(self.patch_lengths)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,9 +91,13 @@ class Manifest:
     """The resolved ingest config."""
     patcher: dict[str, Any]
     """Settings of the patcher; its table is in babylon/."""
+    babylon: tuple[FileRecord, ...]
+    """Every file of babylon/."""
     sources: tuple[SourceRecord, ...]
     """Every input that was read, sorted by name."""
     parts: tuple[PartRecord, ...]
     """Every part, train before val, in order."""
+    quarantine: FileRecord
+    """The file quarantine.jsonl."""
     quarantined: int
-    """Rows of quarantine.jsonl."""
+    """Its rows."""
