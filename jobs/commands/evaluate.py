@@ -4,6 +4,7 @@ import json
 import lzma
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bytropix.datasets.store import Part, Store
 from bytropix.errors import StoreError
@@ -40,46 +41,57 @@ class Evaluate:
 
     def __call__(self) -> int:
         """Evaluate and print."""
-        run = RunFolder(self.run)
-        recipe = run.recipe()
-        model = run.model().to(choose_device(self.device))
-        store = Store.open(self.store)
-        parts = store.parts(self.split)
-        if not parts:
-            raise StoreError(
-                f"{store.path}: split '{self.split}' holds no bytes (splits: {', '.join(store.splits)}); "
-                "ingest with a larger --val-fraction or choose another --split"
-            )
-        context = recipe.train.context
-        with progress_bar("evaluate", sum(part.n_bytes for part in parts)) as bar:
-            result = bits_per_byte(
-                model,
-                store,
-                split=self.split,
-                context=context,
-                stride=self.stride or None,
-                batch=self.batch,
-                progress=bar.update,
-            )
-        ngram = NgramModel.fit(store.parts("train"))
-        figures = {
-            "run": str(self.run),
-            "checkpoint": run.latest().name,
-            "store": str(self.store),
-            "split": self.split,
-            "bytes": result.n_bytes,
-            "context": context,
-            "stride": result.stride,
-            "minimum_context": context - result.stride,
-            "nats": result.nats,
-            "bits_per_byte": result.bits_per_byte,
-            "xz_bits_per_byte": xz_bits_per_byte(parts),
-            "ngram_bits_per_byte": ngram.bits_per_byte(parts),
-            "ngram_order": ORDER,
-            "ngram_fitted_bytes": ngram.fitted_bytes,
-        }
+        figures = compare(
+            RunFolder(self.run),
+            Store.open(self.store),
+            split=self.split,
+            stride=self.stride or None,
+            batch=self.batch,
+            device=self.device,
+        )
         print(json.dumps(figures) if self.json else report(figures))
         return 0
+
+
+def compare(
+    run: RunFolder, store: Store, *, split: str, stride: int | None = None, batch: int = 16, device: str = "auto"
+) -> dict[str, Any]:
+    """Score a split with a run's latest checkpoint, xz and the n-gram model; return the figures by name.
+
+    Raises:
+        ConfigError: The stride is not in 1..context.
+        RunError: There is no checkpoint, or it cannot be read.
+        StoreError: The split holds no bytes.
+    """
+    model = run.model().to(choose_device(device))
+    context = run.recipe().train.context
+    parts = store.parts(split)
+    if not parts:
+        raise StoreError(
+            f"{store.path}: split '{split}' holds no bytes (splits: {', '.join(store.splits)}); "
+            "ingest with a larger --val-fraction or choose another --split"
+        )
+    with progress_bar("evaluate", sum(part.n_bytes for part in parts)) as bar:
+        result = bits_per_byte(
+            model, store, split=split, context=context, stride=stride, batch=batch, progress=bar.update
+        )
+    ngram = NgramModel.fit(store.parts("train"))
+    return {
+        "run": str(run.path),
+        "checkpoint": run.latest().name,
+        "store": str(store.path),
+        "split": split,
+        "bytes": result.n_bytes,
+        "context": context,
+        "stride": result.stride,
+        "minimum_context": context - result.stride,
+        "nats": result.nats,
+        "bits_per_byte": result.bits_per_byte,
+        "xz_bits_per_byte": xz_bits_per_byte(parts),
+        "ngram_bits_per_byte": ngram.bits_per_byte(parts),
+        "ngram_order": ORDER,
+        "ngram_fitted_bytes": ngram.fitted_bytes,
+    }
 
 
 def xz_bits_per_byte(parts: list[Part]) -> float:
@@ -89,7 +101,7 @@ def xz_bits_per_byte(parts: list[Part]) -> float:
     return 8 * (packed + len(packer.flush())) / sum(part.n_bytes for part in parts)
 
 
-def report(figures: dict[str, object]) -> str:
+def report(figures: dict[str, Any]) -> str:
     """Return the figures as lines for a reader."""
     rows = (("model", "bits_per_byte"), ("xz -9e", "xz_bits_per_byte"), ("order-4 n-gram", "ngram_bits_per_byte"))
     lines = [f"{name:15} {figures[key]:.4f} bits per byte" for name, key in rows]
