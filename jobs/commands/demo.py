@@ -31,8 +31,8 @@ SAMPLE_BYTES = 400
 class Demo:
     """Run the whole line in about four minutes on two CPU cores.
 
-    Ingests the Python standard library's sources, trains a small WuBu model for about three minutes, prints its bits per
-    byte beside those of xz and an n-gram model on the same held-out bytes, whoever wins, and a generated sample.
+    Ingests the Python standard library's sources, trains a small WuBu model for about three minutes, prints its bits
+    per byte beside those of xz and an n-gram model on the same held-out bytes, whoever wins, and a generated sample.
     """
 
     folder: Path = Path("demo")
@@ -72,7 +72,7 @@ def _make_way(folder: Path) -> None:
 
 
 def _ingest(folder: Path) -> Store:
-    """Copy the standard library's sources beside the store, so that the demo's input can be looked at, and ingest them."""
+    """Copy the sources beside the store, so that the demo's input can be looked at, and ingest them."""
     library = Path(sysconfig.get_path("stdlib"))
     sources = folder / "sources"
     count = 0
@@ -99,7 +99,9 @@ def _story(figures: dict[str, Any], folder: Path) -> str:
             "sample, written from nothing:",
             *(f"  | {line}" for line in harmless(figures["sample"]).splitlines()),
             "",
-            f"run: {run}   curves: tensorboard --logdir {run}   more text: bytropix generate --run {run} --prompt 'def '",
+            f"run: {run}",
+            f"curves: tensorboard --logdir {run}",
+            f"more text: bytropix generate --run {run} --prompt 'def '",
             f"{figures['seconds']:.0f} s in all",
         ]
     )
