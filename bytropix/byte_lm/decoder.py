@@ -1,17 +1,37 @@
 """The byte decoder: byte states and visible patches to the state that predicts the next byte.
 
     state of the byte before + place of the byte to come + freshest visible slot
-        -> layers of causal self-attention, cross-attention to visible slots, SwiGLU -> state at index i
+        -> layers of cross-attention to visible slots, causal self-attention, SwiGLU -> state at index i
 
 Slots turn with their patch number in the cross-attention, so a layer can tell how far back a patch lies.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bytropix.byte_lm.config import LocalConfig
 from bytropix.byte_lm.encoder import PLACES
-from bytropix.byte_lm.layers import Block, CrossAttention, KeyValueCache, Rotary
+from bytropix.byte_lm.layers import Block, CrossAttention, KeyValueCache, RMSNorm, Rotary
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """What the decoder makes of memory slots, once for all bytes that read them; never written in place."""
+
+    fresh_BSD: Tensor
+    """What a slot adds to the bytes for which it is the freshest."""
+    keys_values: list[tuple[Tensor, Tensor]]
+    """Keys and values B, H, S, E for each layer."""
+
+    def followed_by(self, newer: "Slots") -> "Slots":
+        """Return these slots and newer ones behind them."""
+        pairs = zip(self.keys_values, newer.keys_values, strict=True)
+        return Slots(
+            torch.cat([self.fresh_BSD, newer.fresh_BSD], dim=1),
+            [(torch.cat([k, new_k], dim=2), torch.cat([v, new_v], dim=2)) for (k, v), (new_k, new_v) in pairs],
+        )
 
 
 class ByteDecoder(nn.Module):
@@ -35,21 +55,21 @@ class ByteDecoder(nn.Module):
         self.reads = nn.ModuleList(
             CrossAttention(config.width, memory_width, config.heads) for _ in range(config.layers)
         )
-        self.read_norms = nn.ModuleList(nn.RMSNorm(config.width) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width)
+        self.read_norms = nn.ModuleList(RMSNorm(config.width) for _ in range(config.layers))
+        self.drop = nn.Dropout(dropout)
+        self.norm = RMSNorm(config.width)
 
-    def slot_keys(self, memory_BSM: Tensor, *, first: int = 0) -> list[tuple[Tensor, Tensor]]:
-        """Return keys and values of the slots from number `first` on, one pair a layer."""
+    def slots(self, memory_BSM: Tensor, *, first: int = 0) -> Slots:
+        """Return what bytes read of the slots, which are number `first`, `first` + 1, ..."""
         turn = self.rotary.at(slice(first, first + memory_BSM.shape[1]))
-        return [read.keys_values(memory_BSM, turn) for read in self._reads()]
+        return Slots(self.fresh(memory_BSM), [read.keys_values(memory_BSM, turn) for read in self._reads()])
 
     def forward(
         self,
         before_BTD: Tensor,
         place_BT: Tensor,
         patch_of_BT: Tensor,
-        memory_BSM: Tensor,
-        keys: list[tuple[Tensor, Tensor]],
+        slots: Slots,
         visible_BTS: Tensor | None,
         caches: list[KeyValueCache] | None = None,
         *,
@@ -60,20 +80,19 @@ class ByteDecoder(nn.Module):
         Args:
             before_BTD: State of the byte before each index; `begin` at index 0.
             place_BT: Place in its patch of the byte to predict.
-            patch_of_BT: Patch of the byte to predict, which is also its freshest visible slot.
-            memory_BSM: The slots; slot 0 is the learned one.
-            keys: What `slot_keys` made of them.
+            patch_of_BT: Patch of the byte to predict, which is also the number of its freshest visible slot.
+            slots: The memory; slot 0 is the learned one.
             visible_BTS: True where an index may read a slot (None: all).
             caches: One per layer, holding the indices before `first`.
             first: Index of the first prediction in the window.
         """
-        fresh_BTM = memory_BSM.gather(1, patch_of_BT[..., None].expand(-1, -1, memory_BSM.shape[2]))
-        x_BTD = before_BTD + self.places(place_BT.clamp_max(PLACES - 1)) + self.fresh(fresh_BTM)
+        fresh_BTD = slots.fresh_BSD.gather(1, patch_of_BT[..., None].expand(-1, -1, before_BTD.shape[2]))
+        x_BTD = before_BTD + self.places(place_BT.clamp_max(PLACES - 1)) + fresh_BTD
         turn = self.rotary.at(slice(first, first + x_BTD.shape[1]))
         slot_turn = self.rotary.at(patch_of_BT)
         for index, (block, read) in enumerate(zip(self.blocks, self._reads(), strict=True)):
-            x_BTD = x_BTD + read(self.read_norms[index](x_BTD), keys[index], visible_BTS, slot_turn)
-            x_BTD = block(x_BTD, turn, None if caches is None else caches[index])
+            found_BTD = read(self.read_norms[index](x_BTD), slots.keys_values[index], visible_BTS, slot_turn)
+            x_BTD = block(x_BTD + self.drop(found_BTD), turn, None if caches is None else caches[index])
         out: Tensor = self.norm(x_BTD)
         return out
 

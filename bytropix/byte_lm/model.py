@@ -18,7 +18,7 @@ from bytropix.byte_lm.config import WuBuConfig
 from bytropix.byte_lm.decoder import ByteDecoder
 from bytropix.byte_lm.encoder import LocalEncoder
 from bytropix.byte_lm.heads import HEADS, Head
-from bytropix.byte_lm.layers import Block, KeyValueCache, Rotary
+from bytropix.byte_lm.layers import Block, KeyValueCache, RMSNorm, Rotary
 from bytropix.byte_lm.patches import lay_out
 from bytropix.byte_lm.session import WuBuSession
 from bytropix.nesting import NestedStack
@@ -31,7 +31,7 @@ class PatchMixer(nn.Module):
         super().__init__()
         self.rotary = Rotary(width // heads, positions)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
 
     def forward(self, x_BPM: Tensor, caches: list[KeyValueCache] | None = None, *, first: int = 0) -> Tensor:
         """Return the mixed vectors of patches `first`, `first` + 1, ..."""
@@ -60,7 +60,7 @@ class WuBuByteLM(nn.Module):
         )
         self.mixer = PatchMixer(memory, config.mixer.layers, config.mixer.heads, positions=self.positions, dropout=drop)
         self.nesting = NestedStack(memory, memory, config.nesting)
-        self.memory_norm = nn.RMSNorm(memory)
+        self.memory_norm = RMSNorm(memory)
         self.first_slot = nn.Parameter(torch.randn(memory) * 0.5)
         self.decoder = ByteDecoder(config.decoder, memory_width=memory, positions=self.positions, dropout=drop)
         self.head: Head = HEADS[config.head](width)
@@ -83,22 +83,22 @@ class WuBuByteLM(nn.Module):
         """Return the states (B, T, D) that the head turns into predictions."""
         layout = lay_out(starts_BT, patches)
         states_BTD = self.encoder.run(self.encoder.embed(bytes_BT, layout.place_BT), None, first=0)
-        vectors_BPM = self.encoder.patch_vectors(states_BTD, layout.last_BP, layout.inside_BPT)
-        memory_BSM = self.with_first_slot(self.think(vectors_BPM))
+        vectors_BPM = self.encoder.patch_vectors(states_BTD, layout.last_BP, layout.patch_of_BT)
+        slots = self.decoder.slots(self.with_first_slot(self.think(vectors_BPM)))
         begin_B1D = self.decoder.begin.expand(bytes_BT.shape[0], 1, -1)
         out: Tensor = self.decoder(
             torch.cat([begin_B1D.to(states_BTD.dtype), states_BTD[:, :-1]], dim=1),
             layout.place_BT,
             layout.patch_of_BT.clamp_max(patches),
-            memory_BSM,
-            self.decoder.slot_keys(memory_BSM),
+            slots,
             layout.visible_BTS,
         )
         return out
 
     def think(self, vectors_BPM: Tensor) -> Tensor:
         """Return the memory slots (B, P, M) of patch vectors: mixer, nesting, norm."""
-        return self.memory_norm(self.nesting(self.mixer(vectors_BPM)))
+        memory_BPM: Tensor = self.memory_norm(self.nesting(self.mixer(vectors_BPM)))
+        return memory_BPM
 
     def with_first_slot(self, memory_BPM: Tensor) -> Tensor:
         """Put the learned slot, visible from the first index on, in front."""

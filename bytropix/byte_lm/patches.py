@@ -23,8 +23,6 @@ class PatchLayout:
     """Bytes between byte t and the start of its patch."""
     last_BP: Tensor
     """Last byte of patch p, clipped to the window for numbers that a row does not use."""
-    inside_BPT: Tensor
-    """True where byte t is in patch p; all True for numbers that a row does not use, which no index ever sees."""
     visible_BTS: Tensor
     """True where index t may read slot s, S = P + 1."""
 
@@ -38,13 +36,10 @@ def lay_out(starts_BT: Tensor, patches: int) -> PatchLayout:
     numbers_P = torch.arange(patches, device=starts_BT.device)
     wanted_BP = numbers_P.expand(starts_BT.shape[0], patches).contiguous()
     last_BP = torch.searchsorted(patch_of_BT, wanted_BP, right=True).sub(1).clamp_min(0)
-    inside_BPT = patch_of_BT[:, None, :] == numbers_P[:, None]
-    unused_BP = wanted_BP > patch_of_BT[:, -1:]
     slots_S = torch.arange(patches + 1, device=starts_BT.device)
     return PatchLayout(
         patch_of_BT=patch_of_BT,
         place_BT=steps_T - start_BT,
         last_BP=last_BP,
-        inside_BPT=inside_BPT | unused_BP[..., None],
         visible_BTS=slots_S <= patch_of_BT[..., None],
     )

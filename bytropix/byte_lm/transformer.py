@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bytropix.byte_lm.config import ByteTransformerConfig
 from bytropix.byte_lm.heads import HEADS, Head
-from bytropix.byte_lm.layers import Block, KeyValueCache, Rotary
+from bytropix.byte_lm.layers import Block, KeyValueCache, RMSNorm, Rotary
 
 BEGIN = 256  # row of the embedding that stands in front of the first byte
 
@@ -30,7 +30,7 @@ class ByteTransformer(nn.Module):
         nn.init.normal_(self.bytes.weight, std=0.5)
         self.rotary = Rotary(config.width // config.heads, self.positions)
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = RMSNorm(config.width)
         self.head: Head = HEADS[config.head](config.width)
 
     def forward(self, bytes_BT: Tensor, starts_BT: Tensor, patches: int) -> Tensor:
