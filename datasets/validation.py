@@ -2,10 +2,10 @@
 
     documents -> windows (start, stop, score_from) -> runs of rows sorted by length -> batches, padded with zeros
 
-A document's first window scores all of its bytes. Each later window ends `stride` bytes further on, or at the
-document's end, reaches back `context` bytes from there, and scores only what no window before it has scored. So the
-byte at position i of a document is predicted from at least min(i, context - stride) bytes, and never from another
-document.
+A document's first window scores all of its bytes. Each later window begins `stride` bytes further on and scores only
+what no window before it has scored. So the byte at position i of a document is predicted from at least
+min(i, context - stride) bytes, never from another document, and from the same bytes wherever the document ends: a
+reader that takes bytes one at a time slides its window in the same way.
 """
 
 from collections.abc import Iterator
@@ -144,7 +144,7 @@ def _windows(doc_ends: NDArray[np.int64], context: int, stride: int) -> NDArray[
         scored = begin
         while scored < end:
             stop = min(end, scored + (context if scored == begin else stride))
-            windows[row, 0] = max(begin, stop - context)
+            windows[row, 0] = begin if scored == begin else scored + stride - context
             windows[row, 1] = stop
             windows[row, 2] = scored
             scored = stop
