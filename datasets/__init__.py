@@ -5,3 +5,27 @@ if __name__ != "bytropix.datasets":
         "this folder is bytropix.datasets; `import datasets` found it because the checkout is on sys.path. "
         "Import bytropix.datasets, or set PYTHONSAFEPATH=1 to reach another package of that name."
     )
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bytropix.datasets.stream import ByteBatch, ByteStream
+    from bytropix.datasets.validation import ValidationBatch, ValidationWindows
+
+__all__ = ["ByteBatch", "ByteStream", "ValidationBatch", "ValidationWindows"]
+
+# Streams need torch, which takes a second to import; ingestion workers import this package for its store alone.
+_MODULES = {
+    "ByteBatch": "stream",
+    "ByteStream": "stream",
+    "ValidationBatch": "validation",
+    "ValidationWindows": "validation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

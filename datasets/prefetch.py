@@ -1,7 +1,7 @@
 """Work ahead of a consumer, in order: futures of the next few results wait in a short queue."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 def ordered_prefetch(
     function: Callable[[Task], Result], tasks: Iterable[Task], *, threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield function(task) for every task, in order, while threads compute the next ones.
 
     An exception of `function` is raised here, in its place in the order. Closing the iterator waits for the

@@ -8,6 +8,7 @@ is delivered exactly once an epoch.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -50,7 +51,7 @@ class ByteStream(IterableDataset[ByteBatch]):
     The sequence of windows depends on the store, split, context and seed alone. In a torch `DataLoader` (with
     `batch_size=None`) worker k of n delivers batches k, k + n, ..., which the loader deals back into the same
     sequence. Such workers are copies: they begin at the position this stream has when the loader starts them and
-    leave it there, so to resume behind `num_workers > 0` add the batches taken to the position yourself.
+    leave it there, so behind `num_workers > 0` call `skip` with the batches taken before `state_dict`.
 
     Args:
         store: An open store.
@@ -61,6 +62,7 @@ class ByteStream(IterableDataset[ByteBatch]):
 
     Raises:
         ConfigError: batch is below 1, or the context is longer than every part of the split.
+        StoreError: The store has no such split.
     """
 
     def __init__(self, store: Store, *, split: str = "train", context: int, batch: int, seed: int = 0) -> None:
@@ -72,6 +74,11 @@ class ByteStream(IterableDataset[ByteBatch]):
         self.batch = batch
         self._store = store
         self._parts = store.parts(split)
+        if not self._parts:
+            raise StoreError(
+                f"{store.path}: split {split!r} holds no bytes (splits: {', '.join(store.splits)}); "
+                "choose another split or ingest more"
+            )
         self._position = 0
         self._use_seed(seed)
         self._gather = Gatherer(self._parts)
@@ -90,56 +97,71 @@ class ByteStream(IterableDataset[ByteBatch]):
         """Yield batches from the current position on, without end."""
         worker = get_worker_info()
         lane, lanes = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        per_chunk = max(1, _CHUNK_BYTES // (self.batch * (self.context + 1)))
-        stride = lanes * self.batch
-        starts = count(self._position + lane * self.batch, per_chunk * stride)
-        chunks = ((start, per_chunk, stride) for start in starts)
-        for chunk in ordered_prefetch(self._chunk, chunks, threads=_THREADS, ahead=_CHUNKS_AHEAD):
-            for following, batch in chunk:
-                self._position = following
-                yield batch
+        tasks = self._tasks(self._position + lane * self.batch, lanes * self.batch)
+        with closing(ordered_prefetch(self._chunk, tasks, threads=_THREADS, ahead=_CHUNKS_AHEAD)) as chunks:
+            for chunk in chunks:
+                for following, batch in chunk:
+                    self._position = following
+                    yield batch
+
+    def skip(self, batches: int) -> None:
+        """Move on by some batches, such as those that a loader's workers delivered; iterate anew afterwards."""
+        self._position += batches * self.batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands after the last batch delivered; whatever was prefetched does not count.
 
         Returns:
-            `epoch`, `position` (windows delivered in that epoch), `seed` and the store's `fingerprint`.
+            `epoch`, `position` (windows delivered in that epoch), `seed`, and what these numbers are about: the
+            store's `fingerprint`, the `split` and the `context`.
         """
         epoch, position = divmod(self._position, self.windows)
         return {
             "epoch": epoch,
             "position": position,
             "seed": self._order.seed,
-            "fingerprint": self._store.fingerprint,
+            **self._subject(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly behind the last batch delivered when `state` was taken; iterate anew afterwards.
 
         Raises:
-            StoreError: The state is of another store or context, or no state at all.
+            StoreError: The state is of another store, split or context, or no state at all.
         """
         try:
             epoch, position, seed = (int(state[name]) for name in ("epoch", "position", "seed"))
-            fingerprint = str(state["fingerprint"])
+            there = {name: state[name] for name in self._subject()}
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{self._store.path}: not the state of a byte stream: {state!r}") from error
-        if fingerprint != self._store.fingerprint:
-            raise StoreError(
-                f"{self._store.path}: this store has fingerprint {self._store.fingerprint}, the state to resume from "
-                f"has {fingerprint}; open the store it was taken on, or start a new run"
-            )
+        for name, here in self._subject().items():
+            if there[name] != here:
+                raise StoreError(
+                    f"{self._store.path}: the {name} of this stream is {here}, the state to resume from has "
+                    f"{there[name]}; use the {name} that it was taken with, or start a new run"
+                )
         if epoch < 0 or not 0 <= position < self.windows:
             raise StoreError(
-                f"{self._store.path}: no position {position} in epoch {epoch}: an epoch of split {self.split!r} has "
-                f"{self.windows} windows; use the context and split that the state was taken with"
+                f"{self._store.path}: the state to resume from is damaged: position {position} of epoch {epoch}, where "
+                f"an epoch has {self.windows} windows; resume from another checkpoint"
             )
         self._use_seed(seed)
         self._position = epoch * self.windows + position
 
+    def _subject(self) -> dict[str, Any]:
+        """Return what a position means nothing without."""
+        return {"fingerprint": self._store.fingerprint, "split": self.split, "context": self.context}
+
     def _use_seed(self, seed: int) -> None:
         sizes = [part.n_bytes for part in self._parts]
         self._order = WindowOrder(sizes, context=self.context, seed=seed, split=self.split)
+
+    def _tasks(self, first: int, stride: int) -> Iterator[tuple[int, int, int]]:
+        """Yield chunks of batches at first, first + stride, ...; the first chunk is one batch, so that it comes soon."""
+        yield first, 1, stride
+        batches = max(1, _CHUNK_BYTES // (self.batch * (self.context + 1)))
+        for start in count(first + stride, batches * stride):
+            yield start, batches, stride
 
     def _chunk(self, task: tuple[int, int, int]) -> list[tuple[int, ByteBatch]]:
         """Gather batches at first, first + stride, ...; returns each with the position behind it."""
