@@ -1,0 +1,20 @@
+"""What tests of every room share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real files (`text/`, `dna/`, `hostile/`), in `shared/data` beside the checkout or where BYTROPIX_SHARED_DATA says.
+
+    A clone without them still passes: the tests that need them are skipped, with this reason.
+    """
+    folder = Path(os.environ.get("BYTROPIX_SHARED_DATA", PROJECT.parent / "shared" / "data"))
+    if not (folder / "text").is_dir():
+        pytest.skip(f"no real files at {folder}; BYTROPIX_SHARED_DATA names another folder")
+    return folder
