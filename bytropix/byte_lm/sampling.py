@@ -40,11 +40,11 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         rules = (
-            ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
+            ("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or more"),
             ("top_k", self.top_k, 0 <= self.top_k <= 256, "0 to 256"),
             ("top_p", self.top_p, 0 < self.top_p <= 1, "more than 0, at most 1"),
             ("min_p", self.min_p, 0 <= self.min_p < 1, "0 to less than 1"),
-            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "more than 0"),
+            ("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty < math.inf, "more than 0"),
             ("repetition_window", self.repetition_window, self.repetition_window >= 0, "0 or more"),
         )
         for name, value, right, rule in rules:
@@ -94,7 +94,8 @@ class Sampler:
         keep = ranked >= config.min_p * ranked[0]
         if config.top_k:
             keep[config.top_k :] = False
-        # The byte that carries the sum past p is still kept.
-        keep &= ranked.cumsum(0) - ranked < config.top_p
+        if config.top_p < 1:
+            # The byte that carries the sum past p is still kept. At 1 rounding would drop the least likely bytes.
+            keep &= ranked.cumsum(0) - ranked < config.top_p
         keep[0] = True
         return torch.zeros_like(probs).scatter(0, order, ranked * keep)

@@ -34,10 +34,11 @@ class OptimConfig:
     """Largest global gradient norm; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ConfigError(f"optim.lr must be positive, got {self.lr}")
-        if self.warmup < 0 or self.clip < 0 or self.weight_decay < 0:
-            raise ConfigError("optim.warmup, optim.clip and optim.weight_decay must not be negative")
+        for name in ("warmup", "clip", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"optim.{name} must not be negative, nor infinite, got {getattr(self, name)}")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and 0 <= self.final_share <= 1):
             raise ConfigError("optim.beta1 and optim.beta2 must lie in [0, 1), optim.final_share in [0, 1]")
 
