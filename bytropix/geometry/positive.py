@@ -20,9 +20,10 @@ class PositiveParameter(nn.Module):
 
     def __init__(self, first: float, *, least: float, learn: bool) -> None:
         super().__init__()
-        if not 0 < least < first:
+        if not 0 < least < first < math.inf:
             raise ConfigError(f"a positive parameter must begin above its minimum {least} > 0, got {first}")
-        free = torch.tensor(math.log(math.expm1(first - least)))
+        rise = first - least
+        free = torch.tensor(rise + math.log(-math.expm1(-rise)))  # log(expm1(rise)), which overflows past 709
         self.free: Tensor
         if learn:
             self.free = nn.Parameter(free)

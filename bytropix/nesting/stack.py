@@ -65,8 +65,8 @@ class NestedStack(nn.Module):
             outs = []
             for index, level in enumerate(self._levels()):
                 frame = level.frame()
-                v_BPD, points_BQD = level(frame, inflow, cache.points[index] if cache else None)
-                if cache:
+                v_BPD, points_BQD = level(frame, inflow, None if cache is None else cache.points[index])
+                if cache is not None:
                     cache.points[index] = points_BQD
                 outs.append(v_BPD)
                 if index < len(self.transitions):

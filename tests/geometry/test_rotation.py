@@ -126,7 +126,7 @@ def test_sizes_that_cannot_work_are_refused(build: type[nn.Module], message: str
 
 
 @pytest.mark.parametrize("least", [1e-5, 0.1])
-@pytest.mark.parametrize("first", [0.15, 1.0, 7.0, 120.0])
+@pytest.mark.parametrize("first", [0.15, 1.0, 7.0, 120.0, 5000.0])
 def test_positive_parameter_begins_at_its_value(first: float, least: float) -> None:
     """The first value is the one asked for, not its softplus."""
     assert PositiveParameter(first, least=least, learn=True)().item() == pytest.approx(first, rel=1e-6)
