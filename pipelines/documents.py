@@ -167,7 +167,7 @@ def read_documents(files: tuple[FileDocuments, ...]) -> NDArray[np.uint8]:
         SourceError: A file has changed since it was scanned, or cannot be read any more.
     """
     data = np.empty(sum(file.n_bytes for file in files), np.uint8)
-    view = memoryview(data)
+    view = data.data
     place = 0
     for file in files:
         try:

@@ -28,7 +28,7 @@ from bytropix.datasets.store import (
     write_patcher,
 )
 from bytropix.datasets.store.commit import BESIDE, record_file, room_for, write_file
-from bytropix.errors import ConfigError, StoreError
+from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.patching import SAMPLE_BYTES, fit_patcher
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.documents import ScannedFile, read_documents, scan
@@ -81,6 +81,8 @@ def ingest_bytes(
     """
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}")
+    if not sources:
+        raise SourceError("no source; give at least one file or folder")
     if resume and overwrite:
         raise ConfigError("--resume completes a store and --overwrite replaces it; give one of them")
     _refuse(out, sources, there_is_leave=resume or overwrite)
@@ -170,7 +172,9 @@ def _fit(out: Path, kept: list[ScannedFile], config: IngestConfig, progress: Pro
             yield data
 
     progress("fit", 0, total)
-    return write_patcher(out, fit_patcher(sample(), config.patch))
+    settings = write_patcher(out, fit_patcher(sample(), config.patch))
+    progress("fit", total, total)
+    return settings
 
 
 def _tasks(out: Path, plans: list[PartPlan], config: IngestConfig, settings: dict[str, Any]) -> Iterator[PartTask]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.config import from_plain, to_plain
-from bytropix.datasets.store import PartArrays, PartRecord, SourceSpan, count_lengths, load_patcher, write_part
+from bytropix.datasets.store import PartArrays, PartRecord, SourceSpan, load_patcher, write_part
 from bytropix.datasets.store.commit import same_files, write_file
+from bytropix.datasets.store.patch_lengths import LONGEST, count_lengths
 from bytropix.errors import ConfigError
 from bytropix.patching import Patcher
 from bytropix.pipelines.documents import FileDocuments, read_documents
@@ -60,9 +61,9 @@ def do_part(task: PartTask) -> PartDone:
     data = read_documents(task.files)
     ends = np.cumsum(np.concatenate([file.lengths for file in task.files]), dtype=np.int64)
     entropy, starts = patcher.patch(data, ends)
-    spans = _spans(task.files, starts, patcher.config.max_patch)
+    spans, lengths = _count(task.files, starts, patcher.config.max_patch)
     arrays = PartArrays(data, entropy, starts, ends, _doc_meta(task.files))
-    record = write_part(task.root, task.split, task.name, arrays, codec=task.codec, spans=spans)
+    record = write_part(task.root, task.split, task.name, arrays, codec=task.codec, spans=spans, patch_lengths=lengths)
     receipt = {"key": task.key, "record": to_plain(record)}
     write_file(receipt_path(task), json.dumps(receipt, sort_keys=True).encode())
     return PartDone(record, skipped=False)
@@ -99,13 +100,17 @@ def _doc_meta(files: tuple[FileDocuments, ...]) -> bytes:
     return "".join(lines).encode()
 
 
-def _spans(files: tuple[FileDocuments, ...], starts: NDArray[np.bool_], cap: int) -> tuple[SourceSpan, ...]:
-    """Return the counts of each source in the part."""
+def _count(
+    files: tuple[FileDocuments, ...], starts: NDArray[np.bool_], cap: int
+) -> tuple[tuple[SourceSpan, ...], tuple[int, ...]]:
+    """Return the counts of each source in the part, and how many patches have 0, 1, 2 ... bytes."""
     spans = []
+    total = np.zeros(LONGEST + 1, np.int64)
     begin = 0
     for file in files:
         end = begin + file.n_bytes
         lengths = count_lengths(starts, begin, end)
+        total += lengths
         spans.append(
             SourceSpan(
                 source=file.source,
@@ -117,4 +122,4 @@ def _spans(files: tuple[FileDocuments, ...], starts: NDArray[np.bool_], cap: int
             )
         )
         begin = end
-    return tuple(spans)
+    return tuple(spans), tuple(total[: int(np.flatnonzero(total)[-1]) + 1].tolist())

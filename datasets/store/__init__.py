@@ -2,7 +2,6 @@
 
 from bytropix.datasets.store.manifest import Store, load_patcher, patcher_files, publish, write_patcher
 from bytropix.datasets.store.part_reader import Part
-from bytropix.datasets.store.patch_lengths import count_lengths
 from bytropix.datasets.store.part_writer import CODECS, PartArrays, write_part
 from bytropix.datasets.store.schema import (
     FORMAT_VERSION,
@@ -24,7 +23,6 @@ __all__ = [
     "SourceRecord",
     "SourceSpan",
     "Store",
-    "count_lengths",
     "load_patcher",
     "patcher_files",
     "publish",

@@ -21,7 +21,7 @@ from bytropix.config import from_plain, to_plain
 from bytropix.datasets.store.commit import flush_folder, new_folder, record_files, room_for, same_files, write_file
 from bytropix.datasets.store.part_reader import Part
 from bytropix.datasets.store.part_writer import write_array
-from bytropix.datasets.store.schema import FORMAT_VERSION, FileRecord, Manifest, PartRecord
+from bytropix.datasets.store.schema import FORMAT_VERSION, FileRecord, Manifest
 from bytropix.errors import ConfigError, StoreError
 from bytropix.patching import EntropyTable, Patcher
 
@@ -102,7 +102,7 @@ def write_patcher(root: Path, patcher: Patcher) -> dict[str, Any]:
     with new_folder(root / "babylon") as beside:
         group = zarr.open_group(beside, mode="w", attributes={"measure": patcher.table.measure})
         for name, values in patcher.table.arrays().items():
-            write_array(group, name, values, codec="zstd")
+            write_array(group, beside, name, values, codec="zstd")
     return patcher.settings()
 
 

@@ -22,12 +22,12 @@ class SourceFile:
     """Base name of the source and posix path below it."""
     path: str
     """Where it is on this machine."""
-    named: bool
-    """Whether the user named this very file, so that a fault in it is an error and not a row in quarantine."""
-    size: int
+    size: int = 0
     """Bytes when it was found."""
     refused: str = ""
     """Why it is not read; empty if it is."""
+    named: bool = False
+    """Whether the user named this very file, so that a fault in it is an error and not a row in quarantine."""
 
 
 def find_files(sources: Sequence[Path]) -> list[SourceFile]:
@@ -44,7 +44,7 @@ def find_files(sources: Sequence[Path]) -> list[SourceFile]:
             # The least name, and the strictest treatment, whatever the order of the sources.
             least = min(file, other, key=lambda one: (one.refused != "", one.name))
             named = file.named or other.named
-            found[place] = SourceFile(least.name, least.path, named, least.size, least.refused)
+            found[place] = SourceFile(least.name, least.path, least.size, least.refused, named)
     return sorted(found.values(), key=lambda file: (file.name, file.path))
 
 
@@ -52,7 +52,7 @@ def _files_of(source: Path) -> list[SourceFile]:
     """Return the files of one source."""
     base = source.resolve().name
     if source.is_file():
-        return [SourceFile(base, str(source), named=True, size=source.stat().st_size)]
+        return [SourceFile(base, str(source), source.stat().st_size, named=True)]
     if not source.exists():
         raise SourceError(f"{source}: no such file or folder; check the path")
     if not source.is_dir():
@@ -72,13 +72,13 @@ def _walk(folder: Path, name: str) -> Iterator[SourceFile]:
         for entry in folders:
             path = Path(place) / entry
             if path.is_symlink():
-                yield SourceFile(f"{prefix}/{entry}", str(path), False, 0, "a link to a folder; links are not followed")
+                yield SourceFile(f"{prefix}/{entry}", str(path), 0, "a link to a folder; links are not followed")
         for entry in files:
             yield _entry(f"{prefix}/{entry}", Path(place) / entry)
     for fault in faults:
-        below = Path(fault.filename).relative_to(folder).as_posix()
-        path = str(fault.filename)
-        yield SourceFile(f"{name}/{below}", path, False, 0, f"a folder that cannot be listed: {fault.strerror}")
+        place = os.fsdecode(fault.filename)
+        below = Path(place).relative_to(folder).as_posix()
+        yield SourceFile(f"{name}/{below}", place, 0, f"a folder that cannot be listed: {fault.strerror}")
 
 
 def _entry(name: str, path: Path) -> SourceFile:
@@ -86,5 +86,5 @@ def _entry(name: str, path: Path) -> SourceFile:
     try:
         size = path.stat().st_size
     except OSError as error:
-        return SourceFile(name, str(path), False, 0, f"cannot be read: {error.strerror}")
-    return SourceFile(name, str(path), False, size, "" if path.is_file() else "not a regular file")
+        return SourceFile(name, str(path), 0, f"cannot be read: {error.strerror}")
+    return SourceFile(name, str(path), size, "" if path.is_file() else "not a regular file")

@@ -1,0 +1,71 @@
+"""What is in a store, as plain rows: from the manifest alone, so that a store of any size answers at once.
+
+manifest -> rows by split, rows by source, counts by patch length
+"""
+
+from typing import Any
+
+from bytropix.datasets.store import Store
+
+SPLITS = ("train", "val")
+
+
+def split_rows(store: Store) -> list[dict[str, Any]]:
+    """Return parts, documents, bytes, patches and mean patch of each split; 0 throughout if it is empty."""
+    rows = []
+    for split in SPLITS:
+        records = [part.record for part in store.parts(split)]
+        n_bytes, patches = sum(record.n_bytes for record in records), sum(record.patches for record in records)
+        rows.append(
+            {
+                "split": split,
+                "parts": len(records),
+                "documents": sum(record.documents for record in records),
+                "bytes": n_bytes,
+                "patches": patches,
+                "mean_patch": round(n_bytes / max(patches, 1), 4),
+            }
+        )
+    return rows
+
+
+def source_rows(store: Store) -> list[dict[str, Any]]:
+    """Return, for each source, its bytes, documents and patches, their mean, and the shares at the cap and of one byte.
+
+    Sorted by name. Sources of one name count as one.
+    """
+    totals: dict[str, list[int]] = {}
+    for record in store.manifest.parts:
+        for span in record.spans:
+            row = totals.setdefault(span.source, [0] * 5)
+            for place, value in enumerate((span.n_bytes, span.documents, span.patches, span.at_cap, span.single)):
+                row[place] += value
+    return [
+        {
+            "source": source,
+            "bytes": n_bytes,
+            "documents": documents,
+            "patches": patches,
+            "mean_patch": round(n_bytes / patches, 4),
+            "at_cap": round(at_cap / patches, 6),
+            "single": round(single / patches, 6),
+        }
+        for source, (n_bytes, documents, patches, at_cap, single) in sorted(totals.items())
+    ]
+
+
+def length_counts(store: Store) -> list[int]:
+    """Return how many patches of the store have 0, 1, 2 ... bytes."""
+    counts: list[int] = []
+    for record in store.manifest.parts:
+        counts += [0] * (len(record.patch_lengths) - len(counts))
+        for length, count in enumerate(record.patch_lengths):
+            counts[length] += count
+    return counts
+
+
+def printable(text: str) -> str:
+    """Return a name or a reason with everything that a terminal would obey or cannot show as an escape."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
