@@ -10,7 +10,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real files (`text/`, `dna/`, `hostile/`), in `shared/data` beside the checkout or where BYTROPIX_SHARED_DATA says.
+    """Real files (`text/`, `dna/`, `hostile/`), in `shared/data` beside the checkout, or in BYTROPIX_SHARED_DATA.
 
     A clone without them still passes: the tests that need them are skipped, with this reason.
     """
