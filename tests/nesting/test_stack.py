@@ -1,4 +1,4 @@
-"""What a stack promises to the model around it: causal, the same in pieces, in float32, finite, every number learned."""
+"""What a stack promises to the model around it: causal, the same in pieces, float32, finite, every number learned."""
 
 import itertools
 from typing import Any
