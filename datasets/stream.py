@@ -157,7 +157,7 @@ class ByteStream(IterableDataset[ByteBatch]):
         self._order = WindowOrder(sizes, context=self.context, seed=seed, split=self.split)
 
     def _tasks(self, first: int, stride: int) -> Iterator[tuple[int, int, int]]:
-        """Yield chunks of batches at first, first + stride, ...; the first chunk is one batch, so that it comes soon."""
+        """Yield chunks of batches at first, first + stride, ...; the first chunk is one batch, which comes soon."""
         yield first, 1, stride
         batches = max(1, _CHUNK_BYTES // (self.batch * (self.context + 1)))
         for start in count(first + stride, batches * stride):

@@ -41,6 +41,19 @@ def test_every_byte_has_its_promised_context(length: int, context: int, data: st
     )
 
 
+@settings(deadline=None, max_examples=200)
+@given(length=st.integers(1, 700), more=st.integers(1, 300), context=st.integers(1, 150), data=st.data())
+def test_a_longer_document_changes_no_context(length: int, more: int, context: int, data: st.DataObject) -> None:
+    """A byte is predicted from the same bytes wherever its document ends."""
+    stride = data.draw(st.integers(1, context))
+
+    def begins(size: int) -> list[int]:
+        windows = windows_of(size, context, stride)
+        return [start for start, stop, scored in windows for place in range(scored, stop) if place < length]
+
+    assert begins(length) == begins(length + more)
+
+
 def test_half_the_context_is_the_stride() -> None:
     """Without a stride, a window moves on by half the context."""
     assert windows_of(100, 40) == [(0, 40, 0), (20, 60, 40), (40, 80, 60), (60, 100, 80)]

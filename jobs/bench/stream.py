@@ -1,0 +1,91 @@
+"""Speed of shuffled batches from a store.
+
+store -> ByteStream -> 32 windows of 4 KiB at a time, against a gather of as many rows from a memory map
+"""
+
+import statistics
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from bytropix.datasets.store import Store
+from bytropix.datasets.stream import ByteStream
+from bytropix.jobs.bench.corpus import prose
+from bytropix.jobs.bench.ingest import write_files
+from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against, seconds
+from bytropix.pipelines.config import IngestConfig
+from bytropix.pipelines.ingest import ingest_bytes
+
+WINDOW, BATCH = 4096, 32
+TIMES = 4  # the text's size in `megabytes`: more than the processor's caches and the stream's own hold
+LEAST: dict[Literal["none", "zstd"], float] = {"none": 0.8, "zstd": 0.5}
+FIRST_BATCH_MS = 50
+
+
+def bench_stream(settings: BenchSettings) -> list[BenchRow]:
+    """Measure an epoch of each codec, warm, and the time to the first batch of a store just opened."""
+    text = prose(settings.data, int(TIMES * settings.megabytes * 1e6))
+    write_files(settings.folder / "texts", text)
+    (settings.folder / "raw").write_bytes(text)
+    rows = []
+    for codec, least in LEAST.items():
+        path = settings.folder / f"{codec}.bx"
+        ingest_bytes([settings.folder / "texts"], path, IngestConfig(codec=codec, val_fraction=0))
+        rows += [_epoch(path, codec, least, settings), _first_batch(path, codec, settings.repeats)]
+    return rows
+
+
+def _epoch(path: Path, codec: str, least: float, settings: BenchSettings) -> BenchRow:
+    """Measure whole epochs, one behind the other."""
+    stream = ByteStream(Store.open(path), context=WINDOW - 1, batch=BATCH)
+    count = max(1, stream.windows // BATCH)
+    amount = count * BATCH * WINDOW / 1e6
+    batches = iter(stream)
+
+    def deliver() -> None:
+        for _ in islice(batches, count):
+            pass
+
+    return against(
+        f"stream: shuffled 4 KiB windows, codec {codec}",
+        "MB/s",
+        Contender(work=deliver, amount=amount),
+        Contender(work=_map_gather(settings.folder / "raw", count), amount=amount),
+        settings.repeats,
+        called="a batched gather from np.memmap",
+        targets=(Target("ratio", ">=", least),),
+        note=f"batch {BATCH}, {amount:.0f} MB an epoch, warm; ours brings patch starts too",
+    )
+
+
+def _map_gather(path: Path, batches: int) -> Callable[[], None]:
+    """Return a pass over the rows of a mapped file in a shuffled order, a batch at a time."""
+    mapped = np.memmap(path, dtype=np.uint8, mode="r")
+    table = mapped[: mapped.size // WINDOW * WINDOW].reshape(-1, WINDOW)
+    order = np.random.default_rng(0).permutation(len(table))
+
+    def work() -> None:
+        for number in range(batches):
+            torch.from_numpy(table[order.take(np.arange(number * BATCH, (number + 1) * BATCH), mode="wrap")])
+
+    return work
+
+
+def _first_batch(path: Path, codec: str, repeats: int) -> BenchRow:
+    """Measure from a closed store to its first batch."""
+
+    def work() -> None:
+        next(iter(ByteStream(Store.open(path), context=WINDOW - 1, batch=BATCH)))
+
+    work()
+    return BenchRow(
+        name=f"stream: to the first batch, codec {codec}",
+        value=statistics.median(1e3 * seconds(work) for _ in range(repeats)),
+        unit="ms",
+        targets=(Target("value", "<=", FIRST_BATCH_MS),),
+        note="opening the store and ending the threads included",
+    )
