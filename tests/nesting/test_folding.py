@@ -1,7 +1,7 @@
-"""The folding test: no device of the geometry can be replaced by a linear layer and an offset.
+r"""The folding test: no device of the geometry can be replaced by a linear layer and an offset.
 
     stack -> vectors of all levels, target                stack without the device -> vectors of all levels
-                                        \\               /
+                                        \                /
                       best affine map between them, by least squares -> what is left over
 
 In these stacks every map outside the balls is linear, so a device that only re-parametrizes linear layers leaves
