@@ -93,7 +93,8 @@ class PatchPool(nn.Module):
         q_BPD = F.pad(self.query_norm(self._split(self.query(asked_BPD))).flatten(2), (0, 0, 0, 1))
         q_BTHE = self._split(q_BPD.gather(1, number_BT1.expand(-1, -1, width)))
         k_BTHE, v_BTHE = self.key_value(states_BTD).unflatten(-1, (2 * self.heads, -1)).chunk(2, dim=2)
-        scores_BTH = (q_BTHE * self.key_norm(k_BTHE)).sum(-1).float() * (width // self.heads) ** -0.5
+        scores_BTH = (q_BTHE * self.key_norm(k_BTHE)).sum(-1) * (width // self.heads) ** -0.5
+        scores_BTH = scores_BTH.to(torch.promote_types(scores_BTH.dtype, torch.float32))
         number_BTH = number_BT1.expand(-1, -1, self.heads)
         empty_BPH = scores_BTH.new_zeros(batch, patches + 1, self.heads)
         most_BPH = empty_BPH.scatter_reduce(1, number_BTH, scores_BTH.detach(), "amax", include_self=False)

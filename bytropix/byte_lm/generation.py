@@ -96,12 +96,13 @@ class Reader:
 
 
 def generate(reader: Reader, sampler: Sampler, *, max_bytes: int, stops: Sequence[bytes] = ()) -> Iterator[int]:
-    """Yield up to `max_bytes` new bytes; end after a stop string is complete."""
+    """Yield up to `max_bytes` new bytes; end after a stop string, of whatever length, is complete among them."""
     begin = len(reader.history)
+    ends = tuple(stop for stop in stops if stop)
+    longest = max(map(len, ends), default=0)
     for _ in range(max_bytes):
         value = sampler(reader.log_probs, reader.history)
         reader.push(value)
         yield value
-        written = bytes(reader.history[begin:][-64:])
-        if any(written.endswith(stop) for stop in stops if stop):
+        if ends and reader.history[max(begin, len(reader.history) - longest) :].endswith(ends):
             return

@@ -82,19 +82,20 @@ def test_copies_go_on_apart(lab, kind: str) -> None:
     values, starts = a_window(lab, 0.2)
     flags = next_starts(starts)
     read = values[0].tolist()
-    for middle in (0, 63, 64, 71):
+    for middle in (0, 63, 64):
+        end = middle + 20
         session = model.session()
         if middle:
             session.push(read[:middle], flags[:middle])
         twin = session.copy()
         other = [(value + 1) % 256 for value in read]
-        for t in range(middle, LENGTH - 1):
+        for t in range(middle, end - 1):
             session.push([read[t]], [flags[t]])
             twin.push([other[t]], [flags[t]])
         with torch.no_grad():
-            own = model(values, starts, LENGTH)[0, -1]
-            mixed = torch.tensor([read[:middle] + other[middle:]])
-            others = model(mixed, starts, LENGTH)[0, -1]
+            own = model(values[:, :end], starts[:, :end], end)[0, -1]
+            mixed = torch.tensor([read[:middle] + other[middle:end]])
+            others = model(mixed, starts[:, :end], end)[0, -1]
 
         torch.testing.assert_close(session.log_probs, own, atol=1e-5, rtol=0)
         torch.testing.assert_close(twin.log_probs, others, atol=1e-5, rtol=0)
