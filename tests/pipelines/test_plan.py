@@ -1,0 +1,103 @@
+"""Which documents make which part, and which the patcher is fitted on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bytropix.errors import SourceError
+from bytropix.pipelines import plan as plan_module
+from bytropix.pipelines.config import IngestConfig
+from bytropix.pipelines.documents import ScannedFile, scan
+from bytropix.pipelines.plan import part_key, plan_parts, sample_documents
+from bytropix.pipelines.sources import find_files
+
+
+@pytest.fixture
+def scanned(corpus: Path, small: IngestConfig) -> list[ScannedFile]:
+    """Return the corpus, scanned."""
+    return [found for file in find_files([corpus]) if not (found := scan(file, small.document_bytes)).refused]
+
+
+def documents(scanned: list[ScannedFile]) -> list[tuple[str, int, int, int]]:
+    """Return (source, begin, length, digest) of every document."""
+    rows = []
+    for file in scanned:
+        begins = np.cumsum(file.lengths, dtype=np.int64) - file.lengths
+        rows += [
+            (file.file.name, int(begin), int(length), int(digest))
+            for begin, length, digest in zip(begins, file.lengths, file.digests, strict=True)
+        ]
+    return rows
+
+
+def test_every_document_is_in_one_part_of_its_side(scanned: list[ScannedFile], small: IngestConfig) -> None:
+    """Parts hold all documents once, in order of the sources; the hash alone says on which side."""
+    rows = documents(scanned)
+    limit = 0.1 * 2**64
+    for split, wanted in (("train", [r for r in rows if r[3] >= limit]), ("val", [r for r in rows if r[3] < limit])):
+        found = [
+            (file.source, *map(int, row))
+            for part in plan_parts(scanned, small)
+            if part.split == split
+            for file in part.files(small)
+            for row in zip(file.begins, file.lengths, file.digests, strict=True)
+        ]
+
+        assert len(wanted) > 10
+        assert wanted == found
+
+
+def test_parts_are_full_but_not_too_full(scanned: list[ScannedFile], small: IngestConfig) -> None:
+    """A part closes before the document that would pass `part_bytes`, and says how many bytes it has."""
+    parts = [part for part in plan_parts(scanned, small) if part.split == "train"]
+
+    assert len(parts) > 10
+    assert all(part.n_bytes == sum(file.n_bytes for file in part.files(small)) for part in parts)
+    for part, after in zip(parts, parts[1:], strict=False):
+        first = int(after.files(small)[0].lengths[0])
+        assert part.n_bytes <= small.part_bytes < part.n_bytes + first
+
+
+def test_document_larger_than_a_part_has_one_of_its_own(tmp_path: Path) -> None:
+    """A document longer than `part_bytes` is a part, never lost and never an endless loop."""
+    (tmp_path / "a").write_bytes(b"x" * 50_000)
+    config = IngestConfig(document_bytes=16384, part_bytes=4096, val_fraction=0)
+    parts = plan_parts([scan(find_files([tmp_path / "a"])[0], config.document_bytes)], config)
+
+    assert [16384, 16384, 16384, 848] == [part.n_bytes for part in parts]
+
+
+@pytest.mark.parametrize("sample_bytes", [1, 50_000, 10**9])
+def test_sample_is_the_least_train_hashes(
+    scanned: list[ScannedFile], small: IngestConfig, sample_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fit reads train documents by ascending hash, at least as many bytes as it asked for."""
+    monkeypatch.setattr(plan_module, "SAMPLE_BYTES", sample_bytes)
+    train = sorted((row for row in documents(scanned) if row[3] >= 0.1 * 2**64), key=lambda row: row[3])
+    found = list(sample_documents(scanned, small))
+
+    assert [row[3] for row in train[: len(found)]] == [int(document.digests[0]) for document in found]
+    assert sum(document.n_bytes for document in found) >= min(sample_bytes, sum(row[2] for row in train))
+
+
+def test_key_holds_everything_that_decides_the_bytes(scanned: list[ScannedFile], small: IngestConfig) -> None:
+    """Other documents, another config or another patcher give another key."""
+    one, two = (part.files(small) for part in plan_parts(scanned, small)[:2])
+    keys = {
+        part_key(one, small, "patcher"),
+        part_key(two, small, "patcher"),
+        part_key(one, small, "other"),
+        part_key(one, IngestConfig(document_bytes=1024, part_bytes=16384, val_fraction=0.1, codec="none"), "patcher"),
+    }
+
+    assert 4 == len(keys)
+    assert part_key(one, small, "patcher") in keys
+
+
+def test_no_train_document(scanned: list[ScannedFile]) -> None:
+    """A corpus whose every document falls to val is refused with the remedy; so is none at all."""
+    with pytest.raises(SourceError, match=r"no document is left for training.*--val-fraction 0"):
+        plan_parts([scanned[0]], IngestConfig(document_bytes=1 << 20, val_fraction=1 - 1e-12))
+    with pytest.raises(SourceError, match="every file is empty or cannot be read"):
+        plan_parts([], IngestConfig())
