@@ -80,7 +80,8 @@ def parse(words: Sequence[str]) -> Command:
     rest = list(words[len(name.split()) :])
     kind = command_class(name)
     preset = getattr(kind, "preset", None)
-    return tyro.cli(kind, prog=f"bytropix {name}", args=rest, default=preset(rest) if preset else None)
+    default = preset(rest) if preset else None
+    return cast(Command, tyro.cli(kind, prog=f"bytropix {name}", args=rest, default=default))
 
 
 def _run(words: list[str]) -> int:

@@ -57,8 +57,8 @@ class Generate:
         """Generate and print."""
         writer = Writer(RunFolder(self.run), self)
         if self.interactive:
-            for prompt in _prompts():
-                _show(writer(prompt.encode("utf-8", "surrogateescape")))
+            for line in _prompts():
+                _show(writer(line.encode("utf-8", "surrogateescape")))
             return 0
         prompt = self.prompt.encode("utf-8", "surrogateescape")
         began = time.perf_counter()
