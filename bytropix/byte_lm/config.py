@@ -36,7 +36,7 @@ class NgramConfig:
 
     sizes: tuple[int, ...] = (3, 4)
     """Lengths n, each from 2 to 8; empty for none."""
-    rows: int = 8192
+    rows: int = 4096
     """Rows of each table; a 64-bit hash of the n bytes picks one."""
 
     def __post_init__(self) -> None:
@@ -99,9 +99,9 @@ class ByteTransformerConfig:
 
     width: int = 192
     """Features per byte."""
-    layers: int = 5
+    layers: int = 6
     """Number of layers."""
-    heads: int = 6
+    heads: int = 4
     """Attention heads; 2 * heads must divide the width."""
     head: Literal["two_stage", "flat"] = "flat"
     """two_stage: the high nibble, then the low nibble given it; flat: one softmax over 256 bytes."""
