@@ -35,21 +35,23 @@ class Transition(nn.Module):
         v_BPD = self.rotation(v_BPD)
         relative_BPE = scaled_BPK = None
         if frame.boundary_KD.shape[0]:
-            x_BPD = frame.space.enter(v_BPD, DEPTH_LIMIT)
-            points_BKD = frame.boundary_KD.expand(x_BPD.shape[0], -1, -1)
-            distances_BPK = frame.space.distances(x_BPD, points_BKD)
-            scaled_BPK = distances_BPK / frame.sigma
+            # The points are the same for all rows, so the batch is one long row N: one matrix product, not B.
+            x_1ND = frame.space.enter(v_BPD, DEPTH_LIMIT).flatten(0, 1)[None]
+            points_1KD = frame.boundary_KD[None]
+            distances_1NK = frame.space.distances(x_1ND, points_1KD)
+            scaled_1NK = distances_1NK / frame.sigma
+            scaled_BPK = scaled_1NK.reshape(*v_BPD.shape[:2], -1)
             if self.kind != "none":
-                weights_BPK = self._weights(scaled_BPK)
-                relative_BPE = self.map(frame.space.relative(weights_BPK, x_BPD, points_BKD, distances_BPK))
+                relative_1ND = frame.space.relative(self._weights(scaled_1NK), x_1ND, points_1KD, distances_1NK)
+                relative_BPE = self.map(relative_1ND.reshape(v_BPD.shape))
         landmark_E = None
         if descriptor_D is not None:
             landmark_E = self.map(self.rotation(descriptor_D * descriptor_D.shape[0] ** 0.5))
         return Inflow(self.map(v_BPD), relative_BPE, scaled_BPK, landmark_E)
 
-    def _weights(self, scaled_BPK: Tensor) -> Tensor:
-        """Return the weight of each boundary point in the aggregate."""
+    def _weights(self, scaled: Tensor) -> Tensor:
+        """Return the weight of each boundary point in the aggregate, for distances (..., K)."""
         if self.kind == "softmax":
-            return (-scaled_BPK).softmax(-1)
-        ones = torch.ones_like(scaled_BPK)
-        return ones if self.kind == "sum" else ones / scaled_BPK.shape[-1]
+            return (-scaled).softmax(-1)
+        ones = torch.ones_like(scaled)
+        return ones if self.kind == "sum" else ones / scaled.shape[-1]
