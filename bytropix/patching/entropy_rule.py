@@ -80,21 +80,20 @@ def _mark(
     for number in range(ends.size):
         if number > 0:
             length, pending = 0, 0
+        if length == 0:
+            mean = MEAN_START
         for j in range(begin, ends[number]):
-            value = np.int64(entropy[j])
-            if length == 0:
-                mean = MEAN_START
-            # The entropy of a character is paid at its first byte.
-            cost = toll + value if pending == 0 else toll
-            peak = used > share and value * peak_scale > peak_percent * mean
-            start = starts_here(peak or used + cost > budget, length, pending, minimum, maximum)
-            starts[j] = start
-            if start:
-                length, used = 1, cost
-            else:
-                length, used = length + 1, used + cost
-            if pending == 0:
+            cost, wanted = toll, False
+            if pending == 0:  # the entropy of a character is paid at its first byte
+                value = np.int64(entropy[j])
+                cost += value
+                peak = (used > share) & (value * peak_scale > peak_percent * mean)
+                wanted = peak | (used + cost > budget)
                 mean += value - (mean >> MEAN_SHIFT)
+            start = starts_here(wanted, length, pending, minimum, maximum)
+            starts[j] = start
+            length = 1 if start else length + 1
+            used = cost if start else used + cost
             pending = next_pending(pending, data[j])
         begin = ends[number]
     state[LENGTH], state[PENDING] = length, pending

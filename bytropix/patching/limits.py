@@ -31,16 +31,7 @@ def _promised() -> NDArray[np.uint8]:
     return promised
 
 
-def _next_pending() -> NDArray[np.uint8]:
-    """Return the table `[pending * 256 + byte] -> pending after that byte`; a broken promise is forgotten."""
-    table = np.tile(PROMISED, (LONGEST_REST + 1, 1))
-    for pending in range(1, LONGEST_REST + 1):
-        table[pending, 0x80:0xC0] = pending - 1
-    return table.reshape(-1)
-
-
 PROMISED = _promised()
-_NEXT_PENDING = _next_pending()
 
 
 def fresh_state() -> NDArray[np.int64]:
@@ -50,8 +41,13 @@ def fresh_state() -> NDArray[np.int64]:
 
 @numba.njit(cache=True, nogil=True)
 def next_pending(pending: Integer, byte: Integer) -> Integer:
-    """Return how many continuation bytes are promised after `byte`, `pending` being promised before it."""
-    return np.int64(_NEXT_PENDING[(pending << 8) | byte])
+    """Return how many continuation bytes are promised after `byte`, `pending` being promised before it.
+
+    A broken promise is forgotten.
+    """
+    if pending == 0 or (byte & 0xC0) != 0x80:
+        return np.int64(PROMISED[byte])
+    return pending - 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -66,11 +62,9 @@ def starts_here(wanted: np.bool_, length: Integer, pending: Integer, minimum: in
         minimum: Least length of a patch in bytes.
         maximum: Greatest length of a patch in bytes.
     """
-    if length == 0:
-        return True
-    if pending > 0:
-        return length >= maximum + LONGEST_REST
-    return length >= maximum or (wanted and length >= minimum)
+    if pending == 0:  # without short circuits: one hard branch a byte instead of four
+        return (length == 0) | (length >= maximum) | (wanted & (length >= minimum))
+    return length >= maximum + LONGEST_REST
 
 
 @numba.njit(cache=True, nogil=True)

@@ -48,9 +48,9 @@ def _score(
             entropy[begin + 1] = order1[data[begin]]
         if begin + 2 < end:
             entropy[begin + 2] = order2[(np.int64(data[begin]) << 8) | data[begin + 1]]
+        # Both tables are read for every byte: a branch that is often guessed wrong would cost more than a look-up.
         for j in range(begin + 3, end):
+            shorter = order2[(np.uint64(data[j - 2]) << np.uint64(8)) | np.uint64(data[j - 1])]
             value = order3[context_slot(data[j - 3], data[j - 2], data[j - 1])]
-            if value == BACK_OFF:
-                value = order2[(np.int64(data[j - 2]) << 8) | data[j - 1]]
-            entropy[j] = value
+            entropy[j] = shorter if value == BACK_OFF else value
         begin = end
