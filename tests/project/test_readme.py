@@ -3,11 +3,14 @@
 import configparser
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from bytropix.config import from_plain
 from bytropix.jobs.cli import COMMANDS, parse
+from bytropix.jobs.recipe import Recipe
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -32,8 +35,8 @@ def lines_of(kind: str) -> list[tuple[str, str]]:
 def test_commands_parse(document: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command line is one that the program accepts; a span may name a command without its flags."""
     monkeypatch.chdir(PROJECT)
-    words = shlex.split(line)[1:]
-    if " ".join(words) not in COMMANDS and words not in (["--help"], ["COMMAND", "--help"]):
+    words = [word for word in shlex.split(line)[1:] if word != "--help"]
+    if words and " ".join(words) not in COMMANDS:
         parse(words)
 
 
@@ -54,6 +57,13 @@ def test_stages_exist(document: str, line: str) -> None:
 
     if "-e" in words:
         assert set(words[words.index("-e") + 1].split(",")) <= stages
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_recipes_are_recipes(document: Path) -> None:
+    """Every TOML block of a document is a recipe that `train bytes` takes."""
+    for block in re.findall(r"^```toml\n(.*?)^```", document.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        from_plain(Recipe, tomllib.loads(block))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
