@@ -126,7 +126,7 @@ def test_near_points_have_their_distance_in_float32(gap: float) -> None:
     found = ball.distances(x, y)[0].diagonal()
     exact = PoincareBall(ball.c.double(), ball.s.double()).distances(x.double(), y.double())[0].diagonal()
 
-    assert exact.max().item() < 3 * gap + 0.03
+    assert exact.max().item() < 3 * gap + 0.06
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=0)
 
 
