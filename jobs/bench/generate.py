@@ -44,6 +44,7 @@ def compare(settings: BenchSettings, wubu: WuBuConfig, transformer: ByteTransfor
             Contender(work=theirs, amount=n_bytes),
             settings.repeats,
             called="the plain transformer, cached",
+            clock="processor",
             targets=(Target("value", ">=", 300),),
             note=f"{n_bytes} bytes after a prompt of {PROMPT_BYTES}",
         )

@@ -57,6 +57,7 @@ def _speed(repeats: int, geoopt: Any) -> list[BenchRow]:
             Contender(work=_many(theirs, value), amount=CALLS * ROWS / 1e6),
             repeats,
             called="geoopt, as it comes",
+            clock="processor",
             note=f"({ROWS}, {DIM}) float32, one thread",
         )
         for name, value, ours, theirs in trips

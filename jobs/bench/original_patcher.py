@@ -1,26 +1,27 @@
 """The patcher that Babylon patching replaces, written again after its description, for the bench alone.
 
-    bytes -> decoded text (broken UTF-8 replaced) -> scan by character -> words and single delimiters
-          -> each encoded again, with the entropy of its own byte histogram
+    window (a tensor) -> its memory as text (broken UTF-8 replaced) -> scan by character -> words and single delimiters
+                      -> a tensor for each, with the entropy of its own byte histogram
 
-It reads 8-bit values, where the original read the memory of 64-bit ones and so saw seven NUL bytes after every
-byte. That makes it faster and its patches sensible, so a comparison with it flatters the original. Faults of its
-design remain: a patch ends where the byte after it shows the end, broken UTF-8 is lost, a patch may be as long as
-the text, and the entropy decides nothing.
+Its trainer hands it windows of int64, whose raw memory holds seven NUL bytes after every byte; handed uint8, it is
+about twice as fast and its patches are sensible. Faults of its design remain: a patch ends where the byte after it
+shows the end, broken UTF-8 is lost, a patch may be as long as the text, and the entropy decides nothing.
 """
 
 import string
 from collections import OrderedDict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 DELIMITERS = frozenset(string.whitespace + string.punctuation)
 CACHE_ENTRIES = 50_000
 CACHE_KEPT = CACHE_ENTRIES * 8 // 10
 _LOG_FLOOR = 1e-7
 
-Patch = tuple[NDArray[np.uint8], float]
+Patch = tuple[Tensor, float]
 
 
 class OriginalPatcher:
@@ -29,16 +30,18 @@ class OriginalPatcher:
     def __init__(self) -> None:
         self._entropies: OrderedDict[bytes, float] = OrderedDict()
 
-    def __call__(self, document: bytes) -> list[Patch]:
-        """Return the patches of a document: bytes u8[n] and the entropy of their histogram, in bits."""
+    def __call__(self, window: Tensor) -> list[Patch]:
+        """Return the patches of a window: bytes u8 (n,) and the entropy of their histogram, in bits."""
+        text = window.cpu().numpy().tobytes().decode("utf-8", errors="replace")
         patches: list[Patch] = []
-        for piece in split_words(document.decode("utf-8", errors="replace")):
-            patch = np.frombuffer(piece.encode(), dtype=np.uint8)
+        for piece in split_words(text):
+            patch = torch.tensor(list(piece.encode()), dtype=torch.uint8, device=window.device)
             patches.append((patch, self._entropy(patch)))
         return patches
 
-    def _entropy(self, patch: NDArray[np.uint8]) -> float:
+    def _entropy(self, tensor: Tensor) -> float:
         """Return the entropy of a patch from the cache, whose oldest fifth goes when it is full."""
+        patch = tensor.cpu().numpy()
         key = patch.tobytes()
         if key not in self._entropies:
             self._entropies[key] = histogram_entropy_bits(patch)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bytropix.byte_lm import ByteTransformerConfig, WuBuConfig
 from bytropix.byte_lm.config import LocalConfig, MixerConfig, NgramConfig
 from bytropix.errors import ConfigError, SourceError
 from bytropix.jobs.bench import BENCHES, generate, train
 from bytropix.jobs.bench.corpus import corpus_files, prose
-from bytropix.jobs.bench.original_patcher import OriginalPatcher, histogram_entropy_bits
+from bytropix.jobs.bench.original_patcher import OriginalPatcher
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against, table
 from bytropix.jobs.cli import main
 
@@ -82,7 +83,7 @@ def test_every_file_has_a_row_of_fairness(settings: BenchSettings) -> None:
 def test_the_ratio_is_taken_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where everything is three times slower in one turn, the ratio does not move."""
     times = iter([1.0, 2.0, 3.0, 6.0, 1.0, 2.0])
-    monkeypatch.setattr("bytropix.jobs.bench.rows.seconds", lambda work: next(times))
+    monkeypatch.setattr("bytropix.jobs.bench.rows.seconds", lambda work, clock: next(times))
     thing = Contender(work=lambda: None, amount=6)
     row = against("x: y", "MB/s", thing, thing, 3, called="itself")
 
@@ -124,12 +125,14 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_original_cuts_words_and_delimiters() -> None:
-    """The baseline does what the original did: words, single delimiters, and the entropy of each."""
-    patches = OriginalPatcher()(b"aab, ab")
+    """The baseline does what the original did: words, single delimiters, the entropy of each, NULs between int64."""
+    window = torch.tensor(list(b"aab, ab"))
+    patches = OriginalPatcher()(window.to(torch.uint8))
 
-    assert [patch.tobytes() for patch, _ in patches] == [b"aab", b",", b" ", b"ab"]
-    assert histogram_entropy_bits(patches[3][0]) == pytest.approx(1.0, abs=1e-5)
+    assert [bytes(patch.tolist()) for patch, _ in patches] == [b"aab", b",", b" ", b"ab"]
+    assert patches[3][1] == pytest.approx(1.0, abs=1e-5)
     assert patches[1][1] == pytest.approx(0.0, abs=1e-5)
+    assert sum(len(patch) for patch, _ in OriginalPatcher()(window)) == 8 * 7
 
 
 def test_the_command_prints_one_object(
