@@ -23,8 +23,8 @@ def test_names_hold_nothing_of_the_machine(tmp_path: Path) -> None:
     (tmp_path / "data" / "deep" / "a.txt").write_text("a")
     (tmp_path / "data" / "b.txt").write_text("b")
 
-    assert [("data/b.txt", ""), ("data/deep/a.txt", "")] == names(tmp_path / "data")
-    assert [("data/b.txt", ""), ("data/deep/a.txt", "")] == names(tmp_path / "data" / "deep" / "..")
+    assert names(tmp_path / "data") == [("data/b.txt", ""), ("data/deep/a.txt", "")]
+    assert names(tmp_path / "data" / "deep" / "..") == [("data/b.txt", ""), ("data/deep/a.txt", "")]
 
 
 def test_file_reached_twice_counts_once_whatever_the_order(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_file_reached_twice_counts_once_whatever_the_order(tmp_path: Path) -> No
         for order in ([tmp_path / "data", tmp_path / "data/z.txt"], [tmp_path / "data/z.txt", tmp_path / "data"])
     )
 
-    assert [("data/z.txt", True)] == [(file.name, file.named) for file in one]
+    assert [(file.name, file.named) for file in one] == [("data/z.txt", True)]
     assert one == two
 
 
@@ -54,12 +54,12 @@ def test_links_and_special_files(tmp_path: Path) -> None:
     os.mkfifo(folder / "pipe")
     found = dict(names(folder))
 
-    assert ("", "") == (found["data/a.txt"], found["data/link.txt"])
+    assert (found["data/a.txt"], found["data/link.txt"]) == ("", "")
     assert "not followed" in found["data/loop"]
     assert "cannot be read" in found["data/broken"]
     assert "cannot be read" in found["data/self"]
-    assert "not a regular file" == found["data/pipe"]
-    assert 6 == len(found)
+    assert found["data/pipe"] == "not a regular file"
+    assert len(found) == 6
 
 
 @POSIX
@@ -76,10 +76,10 @@ def test_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "scandir", scandir)  # permissions do not bind root, who may run this
 
-    assert [
+    assert names(tmp_path / "data") == [
         ("data/a.txt", ""),
         ("data/closed", "a folder that cannot be listed: Permission denied"),
-    ] == names(tmp_path / "data")
+    ]
 
 
 def test_bad_sources(tmp_path: Path) -> None:

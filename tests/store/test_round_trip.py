@@ -1,0 +1,93 @@
+"""A part is a plain Zarr group, and our reader finds in it what plain zarr finds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from bytropix.datasets.store import PartArrays, Store, write_part
+from bytropix.datasets.store.part_reader import Part
+from bytropix.datasets.store.schema import BLOCK_BYTES
+
+
+def test_plain_zarr_reads_the_same(shared_store: Path) -> None:
+    """zarr-python, which knows nothing of us, opens every part; both readers agree on every array."""
+    store = Store.open(shared_store)
+    for part in [*store.parts("train"), *store.parts("val")]:
+        group = zarr.open_group(part.path, mode="r")
+        arrays = {name: np.asarray(array[:]) for name, array in group.arrays()}
+
+        assert sorted(arrays) == ["bytes", "doc_ends", "doc_meta", "entropy", "starts"]
+        assert [arrays[name].dtype.str for name in sorted(arrays)] == ["|u1", "<i8", "|u1", "|u1", "|u1"]
+        for name in ("bytes", "entropy", "starts"):
+            np.testing.assert_array_equal(arrays[name], part.read(name, 0, len(arrays[name])))
+        np.testing.assert_array_equal(arrays["doc_ends"], part.doc_ends)
+        assert [json.loads(line) for line in arrays["doc_meta"].tobytes().splitlines()] == part.doc_meta()
+        assert (len(arrays["bytes"]), len(arrays["starts"])) == (part.n_bytes, -(-part.n_bytes // 8))
+
+
+def test_layout_is_the_documented_one(shared_store: Path) -> None:
+    """Manifest, table, quarantine and parts lie where the architecture says, one data file to an array."""
+    part = shared_store / "parts" / "train" / "00001.zarr"
+
+    assert sorted(path.name for path in shared_store.iterdir()) == [
+        "babylon",
+        "manifest.json",
+        "parts",
+        "quarantine.jsonl",
+    ]
+    assert sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file()) == [
+        name
+        for array in ("bytes", "doc_ends", "doc_meta", "entropy", "starts")
+        for name in (f"{array}/c/0", f"{array}/zarr.json")
+    ] + ["zarr.json"]
+
+
+@pytest.mark.parametrize("codec", ["zstd", "none"])
+@pytest.mark.parametrize(
+    "size", [1, 7, 8, 9, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 8 * BLOCK_BYTES, 8 * BLOCK_BYTES + 1]
+)
+def test_sizes_around_block_borders(tmp_path: Path, codec: str, size: int) -> None:
+    """Parts that end just before, at and after a block of bytes or of start bits come back whole, from both readers."""
+    generator = np.random.default_rng(size)
+    text, entropy = generator.integers(0, 256, (2, size), np.uint8)
+    starts = generator.random(size) < 0.3
+    ends = np.arange(1, size + 1, dtype=np.int64)[-min(size, 40_000) :]
+    arrays = PartArrays(text, entropy, starts, ends, b"{}\n" * len(ends))
+    record = write_part(tmp_path, "train", "p.zarr", arrays, codec=codec, spans=(), patch_lengths=(0, 1))
+    part, plain = Part(tmp_path, record), zarr.open_group(tmp_path / "parts" / "train" / "p.zarr", mode="r")
+    for name, wanted in (("bytes", text), ("entropy", entropy), ("starts", np.packbits(starts, bitorder="little"))):
+        np.testing.assert_array_equal(wanted, part.read(name, 0, len(wanted)))
+        np.testing.assert_array_equal(wanted, np.asarray(plain[name][:]))  # type: ignore[index]
+    np.testing.assert_array_equal(ends, part.doc_ends)
+    assert len(ends) == len(part.doc_meta())
+
+
+def test_reads_of_any_stretch(shared_store: Path) -> None:
+    """A stretch that begins and ends inside blocks is the same stretch of the whole."""
+    part = Store.open(shared_store).parts("train")[0]
+    whole = part.read("bytes", 0, part.n_bytes)
+    generator = np.random.default_rng(3)
+    for start, stop in np.sort(generator.integers(0, part.n_bytes, (50, 2))):
+        np.testing.assert_array_equal(whole[start:stop], part.read("bytes", int(start), int(stop)))
+
+
+def test_raw_blocks_are_views(shared_store: Path) -> None:
+    """A block of an uncompressed part is the mapped file itself; one of a compressed part is memory of its own."""
+    part = Store.open(shared_store).parts("train")[0]
+
+    assert isinstance(part.block("bytes", 0), np.memmap) == (not part.compressed)
+
+
+def test_same_arrays_are_the_same_files(tmp_path: Path) -> None:
+    """Writing a part twice gives equal records, hashes included."""
+    text = np.arange(100_000, dtype=np.int64).astype(np.uint8)
+    arrays = PartArrays(text, text, text < 9, np.array([100_000]), b"{}\n")
+    one, two = (
+        write_part(tmp_path / name, "train", "p.zarr", arrays, codec="zstd", spans=(), patch_lengths=(0, 1))
+        for name in "ab"
+    )
+
+    assert one == two
