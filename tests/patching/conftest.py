@@ -1,7 +1,6 @@
 """Patchers of every rule, fitted on made-up data, and the shared data where it lies beside the checkout."""
 
 import hashlib
-from pathlib import Path
 
 import pytest
 
@@ -69,12 +68,3 @@ def made() -> type[Made]:
 def patchers() -> dict[str, Patcher]:
     """A fitted patcher for every rule."""
     return {rule: fit_patcher(Made.mixture(), PatchConfig(rule=rule)) for rule in RULES}
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of shared data sets."""
-    folder = Path(__file__).parents[2] / ".." / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("shared/data is not beside this checkout")
-    return folder
