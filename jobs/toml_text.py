@@ -25,5 +25,5 @@ def _is_table(value: object) -> bool:
 
 
 def _scalar(value: object) -> str:
-    """JSON and TOML write strings, numbers, booleans and flat lists of these alike."""
-    return json.dumps(value, ensure_ascii=False)
+    """JSON and TOML write strings, numbers, booleans and flat lists of these alike, DEL apart."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -97,6 +97,8 @@ class TrainBytes(Recipe):
         lists = self.lists.given()
         if self.lists.num_levels is None and not lists:
             return recipe
+        if recipe.model != "wubu":
+            raise ConfigError(f"--model {recipe.model} has no levels: leave out --num-levels and its lists")
         if self.lists.num_levels is None:
             raise ConfigError(f"--{next(iter(lists)).replace('_', '-')} needs --num-levels, the number of its values")
         levels = levels_from_lists(self.lists.num_levels, lists)

@@ -1,0 +1,241 @@
+"""A run that was killed, stopped or resumed is the run that was never touched."""
+
+import json
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bytropix.datasets.store import Store
+from bytropix.jobs.checkpoint import load_training
+from bytropix.jobs.recipe import Recipe, TrainConfig
+from bytropix.jobs.run_folder import RunFolder
+from bytropix.jobs.train import Training
+
+STEPS = 60
+FLAGS = [
+    *("--train.steps", str(STEPS), "--train.log-every", "1", "--train.checkpoint-every", "7"),
+    *("--train.evaluate-every", "0", "--train.sample-bytes", "0"),
+]
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """Return the rows of log.jsonl about steps."""
+    found = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    return [row for row in found if row["event"] == "step"]
+
+
+def losses(run: Path) -> list[float]:
+    """Return the loss of each step, after checking that each is there once and in order."""
+    found = rows(run)
+    assert [row["step"] for row in found] == list(range(1, len(found) + 1))
+    return [row["loss_nats"] for row in found]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Compare all tensors of the latest checkpoints, bit for bit."""
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        first, second = load_file(RunFolder(one).latest() / name), load_file(RunFolder(other).latest() / name)
+        assert first.keys() == second.keys()
+        for key, tensor in first.items():
+            assert torch.equal(tensor, second[key]), f"{name} {key}"
+
+
+def changed(recipe: Recipe, **fields: Any) -> Recipe:
+    """Return the recipe with other fields of its loop."""
+    return replace(recipe, train=replace(recipe.train, **fields))
+
+
+@pytest.fixture(scope="module")
+def straight(store_path: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all steps at once."""
+    path = tmp_path_factory.mktemp("straight") / "run"
+    settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0, checkpoint_every=STEPS)
+    assert Training(settings, Store.open(store_path), path, resume=False)()
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+def test_a_killed_run_goes_on_as_if_nothing_had_been(
+    number: signal.Signals,
+    cli: Any,
+    tiny: Path,
+    store_path: Path,
+    straight: Path,
+    tmp_path: Path,
+    program: list[str],
+    environment: dict[str, str],
+) -> None:
+    """Dropout on, killed between two checkpoints: the losses, weights and moments are those of one go."""
+    run = tmp_path / "run"
+    words = ["train", "bytes", "--store", str(store_path), "--run", str(run), "--recipe", str(tiny), *FLAGS]
+    with subprocess.Popen([*program, *words], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not ((run / "log.jsonl").is_file() and len(rows_so_far(run)) >= 10):
+            time.sleep(0.002)
+        process.send_signal(number)
+        said = process.communicate()[1]
+
+    reached = len(rows_so_far(run))
+    assert 10 <= reached < STEPS, said
+    if number == signal.SIGTERM:
+        assert process.returncode == 3, said
+        assert f"stopped at step {reached}, saved; go on with --resume" in said
+        assert RunFolder(run).latest().name == f"step-{reached:08}"
+    else:
+        assert process.returncode == -number
+    assert cli("train", "bytes", "--store", store_path, "--run", run, "--resume").code == 0
+    assert losses(run) == losses(straight)
+    assert_same_weights(run, straight)
+
+
+def rows_so_far(run: Path) -> list[str]:
+    """Return the complete rows about steps of a log that is being written."""
+    lines = (run / "log.jsonl").read_text("utf-8").split("\n")[:-1]
+    return [line for line in lines if '"step":' in line]
+
+
+def test_resuming_at_every_step_changes_nothing(recipe: Recipe, store: Store, straight: Path, tmp_path: Path) -> None:
+    """Stopped and begun anew after each of the first steps, in one process whose random state goes elsewhere."""
+    run = tmp_path / "run"
+    for step in (1, 2, 3, 5, 8):
+        settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0, checkpoint_every=1)
+        training = Training(settings, store, run, resume=True)
+        training.recipe = changed(settings, steps=STEPS)
+        stop_after(training, step)
+        torch.rand(17)
+
+    assert losses(run) == losses(straight)[:8]
+
+
+def stop_after(training: Training, step: int) -> None:
+    """Train up to a step, as SIGTERM there would."""
+    one_step = training._one_step
+
+    def then_stop(*arguments: Any) -> None:
+        one_step(*arguments)
+        if training.step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    training._one_step = then_stop  # type: ignore[method-assign]
+    assert not training()
+    assert training.step == step
+
+
+def test_evaluations_and_samples_do_not_touch_the_training(
+    recipe: Recipe, store: Store, straight: Path, tmp_path: Path
+) -> None:
+    """How often a run is looked at leaves its losses alone: dropout draws the same numbers."""
+    settings = changed(recipe, steps=STEPS, evaluate_every=3, sample_bytes=5)
+    training = Training(settings, store, tmp_path / "run", resume=False)
+    stop_after(training, 8)
+
+    assert losses(tmp_path / "run") == losses(straight)[:8]
+
+
+def test_dropout_is_on_in_these_tests(recipe: Recipe, store: Store, straight: Path, tmp_path: Path) -> None:
+    """Without it the tests above could not see a random state that was lost."""
+    wubu = replace(recipe.wubu, dropout=0.0, nesting=replace(recipe.wubu.nesting, dropout=0.0))
+    settings = replace(changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0), wubu=wubu)
+    stop_after(Training(settings, store, tmp_path / "run", resume=False), 2)
+
+    assert losses(tmp_path / "run") != losses(straight)[:2]
+
+
+def test_accumulated_micro_batches_are_one_batch(recipe: Recipe, store: Store, tmp_path: Path) -> None:
+    """Two batches of two give the losses of one batch of four, but for rounding."""
+    wubu = replace(recipe.wubu, dropout=0.0, nesting=replace(recipe.wubu.nesting, dropout=0.0))
+    found = []
+    for name, batch, accumulate in (("small", 2, 2), ("large", 4, 1)):
+        settings = replace(changed(recipe, steps=4, evaluate_every=0, batch=batch, accumulate=accumulate), wubu=wubu)
+        assert Training(settings, store, tmp_path / name, resume=False)()
+        found.append(losses(tmp_path / name))
+
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert found[0][0] != found[0][3]
+
+
+def test_a_finished_run_resumes_to_its_end_and_further(cli: Any, store_path: Path, run: Path) -> None:
+    """At its last step nothing is left to do; more steps are."""
+    before = losses(run)
+
+    assert cli("train", "bytes", "--store", store_path, "--run", run, "--resume").code == 0
+    assert losses(run) == before
+    assert cli("train", "bytes", "--store", store_path, "--run", run, "--resume", "--train.steps", 11).code == 0
+    assert losses(run)[:8] == before
+    assert len(losses(run)) == 11
+    assert RunFolder(run).latest().name == "step-00000011"
+
+
+def test_the_log_forgets_what_is_done_again(run: Path) -> None:
+    """Rows of later steps and a torn last row go; all else stays, byte for byte."""
+    log = run / "log.jsonl"
+    lines = log.read_text("utf-8").splitlines(keepends=True)
+    log.write_text("".join(lines) + '{"event": "step", "step": 9, "loss_nats": 1.0}\n{"event": "st', encoding="utf-8")
+
+    RunFolder(run).forget_after(8)
+    assert log.read_text("utf-8") == "".join(lines)
+
+    RunFolder(run).forget_after(4)
+    kept = log.read_text("utf-8").splitlines(keepends=True)
+    assert kept == [line for line in lines if json.loads(line).get("step", 0) <= 4]
+    assert len(kept) < len(lines)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--optim.lr", 0.5), "optim.lr"),
+        (("--train.batch", 3), "train.batch"),
+        (("--train.context", 32), "train.context"),
+        (("--train.seed", 1), "train.seed"),
+        (("--wubu.dropout", 0.25), "wubu.dropout"),
+        (("--wubu.nesting.levels.0.spread", 0.25), "wubu.nesting.levels[0].spread"),
+        (("--model", "transformer"), "model"),
+    ],
+)
+def test_a_run_is_not_resumed_with_another_config(
+    cli: Any, store_path: Path, run: Path, flags: tuple[object, ...], message: str
+) -> None:
+    """What decides the weights is named with both values, and the run is left as it was."""
+    before = (run / "config.toml").read_bytes()
+    line = cli("train", "bytes", "--store", store_path, "--run", run, "--resume", *flags).refusal()
+
+    assert f"made with another config ({message}" in line
+    assert str(run) in line
+    assert (run / "config.toml").read_bytes() == before
+
+
+def test_a_run_is_not_resumed_on_another_store(cli: Any, run: Path, sources: Path, tmp_path: Path) -> None:
+    """Its stream would go on with other bytes."""
+    other = tmp_path / "other.bx"
+    words = ("ingest", "bytes", sources, "--out", other, "--workers", 1, "--val-fraction", 0.1)
+    assert cli(*words).code == 0
+
+    line = cli("train", "bytes", "--store", other, "--run", run, "--resume").refusal()
+
+    assert str(other) in line
+    assert "fingerprint" in line
+
+
+def test_a_lost_moment_would_be_seen(run: Path, recipe: Recipe) -> None:
+    """The optimizer's file holds two moments and a step for every parameter, and the random state."""
+    checkpoint = RunFolder(run).latest()
+    model = RunFolder(run).model()
+    tensors = load_file(checkpoint / "optimizer.safetensors")
+    count = sum(1 for _ in model.parameters())
+
+    assert len(tensors) == 3 * count + 1
+    with pytest.raises(ValueError, match="size"):
+        load_training(checkpoint, recipe, torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]))
+
+
+def test_train_config_lists_what_a_resumed_run_may_change() -> None:
+    """The number of steps is free, the window is not."""
+    assert Recipe(train=TrainConfig(steps=1)).identity() == Recipe(train=TrainConfig(steps=2)).identity()
+    assert Recipe(train=TrainConfig(context=1)).identity() != Recipe(train=TrainConfig(context=2)).identity()
