@@ -7,6 +7,7 @@ Fields that are `None` are left out of the plain form, since TOML has no null.
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from typing import Any, TypeVar
@@ -39,7 +40,7 @@ def from_plain(kind: type[T], plain: object, *, where: str = "") -> T:
     """
     if not isinstance(plain, dict):
         raise ConfigError(f"{where or kind.__name__} must be a table of {kind.__name__} fields, got {plain!r}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     names = [field.name for field in dataclasses.fields(typing.cast(Any, kind))]
     values: dict[str, Any] = {}
     for key, item in plain.items():
@@ -58,6 +59,12 @@ def from_plain(kind: type[T], plain: object, *, where: str = "") -> T:
     if missing:
         raise ConfigError(f"{where or kind.__name__}: missing key '{missing[0]}'")
     return kind(**values)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields; a manifest asks ten thousand times."""
+    return typing.get_type_hints(kind)
 
 
 def _convert(hint: Any, item: object, path: str) -> Any:
