@@ -10,15 +10,16 @@ shows that the test can tell the two apart.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bytropix.geometry import SpecialOrthogonal, exp0, log0
+from bytropix.geometry import PoincareBall, SpecialOrthogonal, exp0, log0, mobius_add
 from bytropix.nesting import LevelConfig, NestedStack, NestingConfig
-from bytropix.nesting.level import Level
+from bytropix.nesting.level import Inflow, Level
 from bytropix.nesting.transition import Transition
 
 ROUNDING = 1e-9
@@ -30,10 +31,16 @@ def patches() -> Tensor:
     return torch.randn(64, 16, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
+def best_affine(target: Tensor, features: Tensor) -> Tensor:
+    """Return the affine map of `features` (..., F) that is nearest to `target` (..., M), by least squares."""
+    known = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1).flatten(0, -2)
+    solution = torch.linalg.lstsq(known, target.flatten(0, -2), driver="gelsd").solution
+    return (known @ solution).reshape(target.shape)
+
+
 def left_over(target: Tensor, features: Tensor) -> float:
     """Return the share of `target` (N, M) that no affine map of `features` (N, F) explains."""
-    known = torch.cat([features, torch.ones_like(features[:, :1])], dim=-1)
-    fitted = known @ torch.linalg.lstsq(known, target, driver="gelsd").solution
+    fitted = best_affine(target, features)
     return ((target - fitted).norm() / (target - target.mean(0)).norm()).item()
 
 
@@ -88,11 +95,19 @@ def without_spread(stack: NestedStack) -> None:
     set_value(stack, "spread", 1.0)
 
 
+class FoldedTranslation(PoincareBall):
+    """A ball in which a single point moves others by the best affine map of tangent vectors."""
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the Möbius sum, of a single point and many its affine equivalent."""
+        moved = mobius_add(x, y, self.c)
+        return moved if x.dim() > 1 else exp0(best_affine(log0(moved, self.c), log0(y, self.c)), self.c)
+
+
 def without_descriptor(stack: NestedStack) -> None:
-    """Leave the patches where they are, and put the landmark at the origin."""
+    """Replace the translation by the descriptor by a matrix and an offset, which linear layers could take up."""
     for level in levels(stack):
-        assert level.descriptor_D is not None
-        level.descriptor_D.data.zero_()
+        object.__setattr__(level, "_space", FoldedTranslation)
 
 
 def without_boundary_points(stack: NestedStack) -> None:
@@ -112,18 +127,23 @@ def without_rotation(stack: NestedStack) -> None:
     transition.rotation = nn.Identity()
 
 
+def folded(stack: NestedStack, name: str) -> None:
+    """Replace a piece of what the second level receives by the best affine map of the vectors it receives."""
+
+    def fold(_module: nn.Module, _inputs: object, inflow: Inflow) -> Inflow:
+        return replace(inflow, **{name: best_affine(getattr(inflow, name), inflow.v_BPD)})
+
+    stack.transitions[0].register_forward_hook(fold)
+
+
 def without_relative_vectors(stack: NestedStack) -> None:
-    """Give the second level no relative vectors; the fit may take them up."""
-    first = levels(stack)[1].combiner[0]
-    assert isinstance(first, nn.Linear)
-    first.weight.data[:, DIMS[1] : 2 * DIMS[1]] = 0
+    """Replace the relative vectors by an affine map of the vectors, which they were in the original."""
+    folded(stack, "relative_BPD")
 
 
 def without_distances(stack: NestedStack) -> None:
-    """Give the second level no distances to boundary points; the fit may take them up."""
-    first = levels(stack)[1].combiner[0]
-    assert isinstance(first, nn.Linear)
-    first.weight.data[:, 2 * DIMS[1] :] = 0
+    """Replace the distances to boundary points by an affine map of the vectors."""
+    folded(stack, "distances_BPK")
 
 
 def without_mixing(stack: NestedStack) -> None:
