@@ -23,7 +23,7 @@ class IngestConfig:
     document_bytes: int = 16384
     """Most bytes of a document. A file is cut after the first newline past half of that, at the latest here."""
     part_bytes: int = 32 << 20
-    """Raw bytes of a part, the unit of work and of commit; a worker holds about eight times as much."""
+    """Raw bytes of a part, the unit of work and of commit; a worker holds about five times as much."""
     codec: Literal["zstd", "none"] = "zstd"
     """zstd: compressed; none: raw files that readers map."""
 

@@ -29,11 +29,11 @@ from bytropix.datasets.store import (
 )
 from bytropix.datasets.store.commit import BESIDE, record_file, room_for, write_file
 from bytropix.errors import ConfigError, SourceError, StoreError
-from bytropix.patching import SAMPLE_BYTES, fit_patcher
+from bytropix.patching import fit_patcher
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.documents import ScannedFile, read_documents, scan
 from bytropix.pipelines.part_task import RECEIPTS, PartDone, PartTask, do_part
-from bytropix.pipelines.plan import PartPlan, part_key, plan_parts, sample_documents
+from bytropix.pipelines.plan import PartPlan, part_key, plan_parts, sample_files
 from bytropix.pipelines.sources import SourceFile, find_files
 from bytropix.pipelines.workers import ordered, processes
 
@@ -160,21 +160,20 @@ def _make_way(out: Path, *, overwrite: bool) -> None:
 
 
 def _fit(out: Path, kept: list[ScannedFile], config: IngestConfig, progress: Progress) -> dict[str, Any]:
-    """Fit the patcher on train documents in order of their hash, keep it in the store, return its settings."""
-    total = min(SAMPLE_BYTES, sum(file.size for file in kept))
+    """Fit the patcher on a sample of the train documents, keep it in the store, return its settings."""
+    files = sample_files(kept, config)
+    total = sum(file.n_bytes for file in files)
 
     def sample() -> Iterator[NDArray[np.uint8]]:
         read = 0
-        for document in sample_documents(kept, config):
-            data = read_documents((document,))
+        for file in files:
+            data = read_documents((file,))
+            yield from np.split(data, np.cumsum(file.lengths[:-1], dtype=np.int64))
             read += len(data)
-            progress("fit", min(read, total), total)
-            yield data
+            progress("fit", read, total)
 
     progress("fit", 0, total)
-    settings = write_patcher(out, fit_patcher(sample(), config.patch))
-    progress("fit", total, total)
-    return settings
+    return write_patcher(out, fit_patcher(sample(), config.patch))
 
 
 def _tasks(out: Path, plans: list[PartPlan], config: IngestConfig, settings: dict[str, Any]) -> Iterator[PartTask]:

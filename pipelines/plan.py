@@ -74,30 +74,31 @@ def part_key(files: tuple[FileDocuments, ...], config: IngestConfig, patcher: st
     return digest.hexdigest()
 
 
-def sample_documents(scanned: list[ScannedFile], config: IngestConfig) -> Iterator[FileDocuments]:
-    """Give train documents one by one in order of their hash, at least `SAMPLE_BYTES` of them if there are as many.
+def sample_files(scanned: list[ScannedFile], config: IngestConfig) -> list[FileDocuments]:
+    """Return the train documents of the least hashes, `SAMPLE_BYTES` of them or all, file by file in order.
 
     Only hashes up to some limit are sorted; hashes are spread evenly, so a limit in proportion holds about enough.
     """
     total = sum(int(file.lengths.sum(dtype=np.int64)) for file in scanned)
-    share = 1.0
-    if total > SAMPLE_BYTES:
-        share = min(1.0, config.val_fraction + 1.25 * SAMPLE_BYTES / total)
-    while True:
-        rows = _rows_below(scanned, config, share)
-        if share == 1.0 or int(rows["length"].sum()) >= SAMPLE_BYTES:
-            break
+    share = min(1.0, config.val_fraction + 1.25 * SAMPLE_BYTES / total)
+    rows = _rows_below(scanned, config, share)
+    while share < 1.0 and int(rows["length"].sum()) < SAMPLE_BYTES:
         share = min(1.0, 2 * share)
+        rows = _rows_below(scanned, config, share)
     rows.sort(order=["digest", "file", "begin"])
-    for row in rows:
-        scan = scanned[int(row["file"])]
-        yield FileDocuments(
-            source=scan.file.name,
-            path=scan.file.path,
-            begins=row["begin"].reshape(1),
-            lengths=row["length"].astype(np.uint32).reshape(1),
-            digests=row["digest"].reshape(1),
+    enough = int(np.searchsorted(np.cumsum(rows["length"]), SAMPLE_BYTES)) + 1
+    rows = np.sort(rows[:enough], order=["file", "begin"])
+    numbers, firsts = np.unique(rows["file"], return_index=True)
+    return [
+        FileDocuments(
+            source=scanned[number].file.name,
+            path=scanned[number].file.path,
+            begins=group["begin"].copy(),
+            lengths=group["length"].astype(np.uint32),
+            digests=group["digest"].copy(),
         )
+        for number, group in zip(numbers.tolist(), np.split(rows, firsts[1:]), strict=True)
+    ]
 
 
 def _rows_below(scanned: list[ScannedFile], config: IngestConfig, share: float) -> NDArray[np.void]:

@@ -11,7 +11,7 @@ from bytropix.errors import SourceError
 from bytropix.pipelines import plan as plan_module
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.documents import ScannedFile, scan
-from bytropix.pipelines.plan import part_key, plan_parts, sample_documents
+from bytropix.pipelines.plan import part_key, plan_parts, sample_files
 from bytropix.pipelines.sources import find_files
 
 
@@ -80,13 +80,18 @@ def test_document_larger_than_a_part_has_one_of_its_own(tmp_path: Path) -> None:
 def test_sample_is_the_least_train_hashes(
     scanned: list[ScannedFile], small: IngestConfig, sample_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fit reads train documents by ascending hash, at least as many bytes as it asked for."""
+    """The fit reads the train documents of the least hashes, just as many as fill it, in order of the sources."""
     monkeypatch.setattr(plan_module, "SAMPLE_BYTES", sample_bytes)
     train = sorted((row for row in documents(scanned) if row[3] >= 0.1 * 2**64), key=lambda row: row[3])
-    found = list(sample_documents(scanned, small))
+    before = np.cumsum([row[2] for row in train]) - [row[2] for row in train]
+    chosen = {row for row, size in zip(train, before, strict=True) if size < sample_bytes}
+    found = [
+        (file.source, *map(int, row))
+        for file in sample_files(scanned, small)
+        for row in zip(file.begins, file.lengths, file.digests, strict=True)
+    ]
 
-    assert [row[3] for row in train[: len(found)]] == [int(document.digests[0]) for document in found]
-    assert sum(document.n_bytes for document in found) >= min(sample_bytes, sum(row[2] for row in train))
+    assert found == [row for row in documents(scanned) if row in chosen]
 
 
 def test_key_holds_everything_that_decides_the_bytes(scanned: list[ScannedFile], small: IngestConfig) -> None:
