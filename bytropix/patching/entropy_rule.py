@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.patching.config import PatchConfig
-from bytropix.patching.limits import LENGTH, LONGEST_REST, PENDING, RULE_A, RULE_B, next_pending, starts_here
-from bytropix.patching.table import LARGEST, QUANTA_PER_BIT, Measure
+from bytropix.patching.limits import LENGTH, LONGEST_REST, PENDING, RULE_A, RULE_B, Flag, next_pending, starts_here
+from bytropix.patching.table import LARGEST, QUANTA_PER_BIT, Integer, Measure
 
 # The running mean forgets with weight 1/128 per character; it starts at 2 bits, which text soon corrects.
 MEAN_SHIFT = 7
@@ -83,7 +83,8 @@ def _mark(
         if length == 0:
             mean = MEAN_START
         for j in range(begin, ends[number]):
-            cost, wanted = toll, False
+            cost: Integer = toll
+            wanted: Flag = False
             if pending == 0:  # the entropy of a character is paid at its first byte
                 value = np.int64(entropy[j])
                 cost += value

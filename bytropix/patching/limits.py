@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from bytropix.patching.table import Integer
 
+Flag = bool | np.bool_  # as numba has it, and as numpy has it
+
 LENGTH, PENDING, RULE_A, RULE_B = range(4)
 
 # A valid character has at most three continuation bytes: so far may a patch outgrow its greatest length.
@@ -51,7 +53,7 @@ def next_pending(pending: Integer, byte: Integer) -> Integer:
 
 
 @numba.njit(cache=True, nogil=True)
-def starts_here(wanted: np.bool_, length: Integer, pending: Integer, minimum: int, maximum: int) -> bool | np.bool_:
+def starts_here(wanted: Flag, length: Integer, pending: Integer, minimum: int, maximum: int) -> Flag:
     """Decide whether a patch starts before the next byte.
 
     Args:

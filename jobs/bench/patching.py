@@ -43,7 +43,7 @@ def bench_patching(settings: BenchSettings) -> list[BenchRow]:
 
 def original(data: NDArray[np.uint8], dtype: torch.dtype) -> Contender:
     """Return the original's patcher at work on windows of 256 bytes, with an empty cache."""
-    windows = torch.from_numpy(data.copy()).to(dtype).split(ORIGINAL_WINDOW)
+    windows = torch.split(torch.from_numpy(data.copy()).to(dtype), ORIGINAL_WINDOW)
 
     def work() -> None:
         patcher = OriginalPatcher()
