@@ -86,13 +86,16 @@ def test_store_is_the_same_for_any_number_of_workers_and_order_and_place(
 
 
 def test_files_of_one_name_in_any_order(tmp_path: Path, small: IngestConfig, tree: Tree) -> None:
-    """Two sources of one name are told apart by content, so their order on the command line changes nothing."""
-    for folder, letter in (("x", "a"), ("y", "b")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "same.txt").write_text(f"{letter}bc def\n" * 3000)
-    sources = [tmp_path / "x" / "same.txt", tmp_path / "y" / "same.txt"]
-    ingest_bytes(sources, tmp_path / "one.bx", small)
-    ingest_bytes(sources[::-1], tmp_path / "two.bx", small)
+    """Two sources of one name are told apart by content, so neither their order nor their folders change anything."""
+    texts = {"x": "abc def\n" * 3000, "y": "bbc def\n" * 3000}
+    for folder, other in (("x", "y"), ("y", "x")):
+        (tmp_path / "one" / folder).mkdir(parents=True)
+        (tmp_path / "one" / folder / "same.txt").write_text(texts[folder])
+        (tmp_path / "two" / folder).mkdir(parents=True)
+        (tmp_path / "two" / folder / "same.txt").write_text(texts[other])
+    for place in ("one", "two"):
+        sources = [tmp_path / place / folder / "same.txt" for folder in "xy"]
+        ingest_bytes(sources, tmp_path / f"{place}.bx", small)
 
     assert tree(tmp_path / "one.bx") == tree(tmp_path / "two.bx")
 
