@@ -13,12 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from bytropix.datasets.store import Store
-from bytropix.jobs.checkpoint import load_training
 from bytropix.jobs.recipe import Recipe, TrainConfig
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
 
-STEPS = 60
+STEPS = 40
 FLAGS = [
     *("--train.steps", str(STEPS), "--train.log-every", "1", "--train.checkpoint-every", "7"),
     *("--train.evaluate-every", "0", "--train.sample-bytes", "0"),
@@ -103,10 +102,9 @@ def rows_so_far(run: Path) -> list[str]:
 def test_resuming_at_every_step_changes_nothing(recipe: Recipe, store: Store, straight: Path, tmp_path: Path) -> None:
     """Stopped and begun anew after each of the first steps, in one process whose random state goes elsewhere."""
     run = tmp_path / "run"
-    for step in (1, 2, 3, 5, 8):
-        settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0, checkpoint_every=1)
+    for step in (1, 2, 4, 8):
+        settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0)
         training = Training(settings, store, run, resume=True)
-        training.recipe = changed(settings, steps=STEPS)
         stop_after(training, step)
         torch.rand(17)
 
@@ -223,16 +221,13 @@ def test_a_run_is_not_resumed_on_another_store(cli: Any, run: Path, sources: Pat
     assert "fingerprint" in line
 
 
-def test_a_lost_moment_would_be_seen(run: Path, recipe: Recipe) -> None:
-    """The optimizer's file holds two moments and a step for every parameter, and the random state."""
-    checkpoint = RunFolder(run).latest()
-    model = RunFolder(run).model()
-    tensors = load_file(checkpoint / "optimizer.safetensors")
-    count = sum(1 for _ in model.parameters())
+def test_a_checkpoint_holds_all_moments_and_the_random_state(run: Path) -> None:
+    """Two moments and a count of steps for every parameter, and the state that dropout draws from."""
+    tensors = load_file(RunFolder(run).latest() / "optimizer.safetensors")
+    count = sum(1 for _ in RunFolder(run).model().parameters())
 
     assert len(tensors) == 3 * count + 1
-    with pytest.raises(ValueError, match="size"):
-        load_training(checkpoint, recipe, torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]))
+    assert tensors["rng"].numel() > 600
 
 
 def test_train_config_lists_what_a_resumed_run_may_change() -> None:
