@@ -38,11 +38,11 @@ def test_reading_equals_evaluation(lab, patchers: dict[str, Patcher], kind: str,
 def test_feeding_equals_pushing(lab, patchers: dict[str, Patcher], kind: str) -> None:
     """A text fed in pieces of any size leaves the reader where pushing its bytes does."""
     model = lab.model(kind, context=40)
-    document = lab.texts(130)["utf8"]
+    document = lab.texts(137)["utf8"]
     pushed = Reader(model, patchers["entropy"], window=40, stride=15)
     for value in document:
         pushed.push(value)
-    for pieces in ([130], [1, 39, 1, 89], [40, 40, 40, 10], [0, 55, 0, 55, 20]):
+    for pieces in ([137], [1, 39, 1, 96], [40, 40, 40, 17], [0, 55, 0, 55, 27]):
         fed = Reader(model, patchers["entropy"], window=40, stride=15)
         begin = 0
         for size in pieces:
@@ -69,6 +69,7 @@ class Dictation:
     [
         ([], 200),
         ([b"", b"zz"], 200),
+        ([b"\na"], 200),
         ([b"\n\n"], 52),
         ([b"x", b"b\n"], 51),
         ([b"a" * 30 + b"b" * 20 + b"\n\n" + b"c" * 30], 82),
