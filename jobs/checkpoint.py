@@ -35,7 +35,7 @@ def save_checkpoint(
         state: Plain data: the step, the stream's state.
 
     Raises:
-        StoreError: The disk is full.
+        RunError, StoreError: The disk is full; the checkpoints before stay as they are.
     """
     tensors, groups = _flatten(optimizer)
     tensors[_RNG] = torch.get_rng_state()
@@ -43,10 +43,13 @@ def save_checkpoint(
         tensors[_CUDA_RNG] = torch.cuda.get_rng_state()
     plain = {**state, "groups": groups, "recipe": identity_of(recipe)}
     with new_folder(folder) as beside:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, beside / "model.safetensors"
-        )
-        save_file(tensors, beside / "optimizer.safetensors")
+        try:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, beside / "model.safetensors"
+            )
+            save_file(tensors, beside / "optimizer.safetensors")
+        except SafetensorError as error:  # a full disk reaches us as text
+            raise RunError(f"{folder}: cannot be written ({error}); free some space and go on with --resume") from error
         (beside / "state.json").write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -81,6 +84,8 @@ def load_training(checkpoint: Path, recipe: Recipe, optimizer: torch.optim.Optim
         state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text("utf-8"))
         same = state["recipe"] == identity_of(recipe)
         groups = state["groups"]
+        if not (isinstance(state["step"], int) and isinstance(state["stream"], dict)):
+            raise ValueError("step or stream is not one")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(checkpoint / "state.json", error) from error
     if not same:

@@ -84,13 +84,16 @@ class RunLog:
         self._bar.update()
 
     def flush(self) -> None:
-        """Write the steps held back, with the speed since the last call.
+        """Write the steps held back, with the speed since the last call, and all events to disk.
 
         Raises:
             RunError: A loss is not finite.
         """
-        if not self._held:
-            return
+        if self._held:
+            self._write_held()
+        self._events.flush()
+
+    def _write_held(self) -> None:
         losses = torch.stack([loss for _, loss in self._held]).tolist()
         seconds = time.perf_counter() - self._since
         for (step, _), nats in zip(self._held, losses, strict=True):
@@ -118,7 +121,10 @@ class RunLog:
 
     def patches(self, step: int, starts: Tensor) -> None:
         """Log the histogram of patch lengths in bytes of a batch of starts (B, T)."""
-        lengths = starts.flatten().nonzero().flatten().diff().float()
+        row, column = starts.nonzero().T
+        lengths = column.diff()[row.diff() == 0].float()  # the last patch of a row is cut by its end
+        if not len(lengths):
+            return
         self._events.add_histogram("patches/length_bytes", lengths, step)
         self.scalars(step, {"patches/mean_length_bytes": float(lengths.mean())})
 

@@ -111,7 +111,16 @@ def build_model(recipe: Recipe) -> ByteModel:
 
 
 def choose_device(asked: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` means here."""
+    """Return the device that `auto`, `cpu` or `cuda` means here.
+
+    Raises:
+        ConfigError: It is another word, or there is no GPU.
+    """
+    there = torch.cuda.is_available()
     if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
+        asked = "cuda" if there else "cpu"
+    if asked not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be one of auto, cpu, cuda, got {asked!r}")
+    if asked == "cuda" and not there:
+        raise ConfigError("device is cuda, but torch finds no GPU here; leave it at auto")
     return torch.device(asked)

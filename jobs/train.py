@@ -69,10 +69,10 @@ class Training:
     def __init__(self, recipe: Recipe, store: Store, run: Path, *, resume: bool) -> None:
         self.recipe, self.store = recipe, store
         self.device = choose_device(recipe.train.device)
+        self.stream = ByteStream(store, context=recipe.train.context, batch=recipe.train.batch, seed=recipe.train.seed)
         torch.manual_seed(recipe.train.seed)
         self.model: ByteModel = build_model(recipe).to(self.device)
         self.optimizer = make_adamw(self.model, recipe.optim)
-        self.stream = ByteStream(store, context=recipe.train.context, batch=recipe.train.batch, seed=recipe.train.seed)
         self.step = 0
         self.run = RunFolder.create(run, recipe, store, resume=resume)
         if resume and self.run.checkpoints():

@@ -52,14 +52,14 @@ class Answer:
 Cli = Callable[..., Answer]
 
 
-def write_sources(folder: Path, files: int = 30) -> Path:
+def write_sources(folder: Path, files: int = 12) -> Path:
     """Write text files in two scripts and a binary one, some longer than a document."""
     folder.mkdir()
     draw = random.Random(1)
     for number in range(files):
         text = " ".join(draw.choice(WORDS) for _ in range(300))
         (folder / f"{number:02}.txt").write_text(text + "\n海はしずかで、風はなかった。\n", encoding="utf-8")
-    (folder / "long.txt").write_text("\n".join(" ".join(draw.choices(WORDS, k=9)) for _ in range(400)), "utf-8")
+    (folder / "long.txt").write_text("\n".join(" ".join(draw.choices(WORDS, k=9)) for _ in range(150)), "utf-8")
     (folder / "binary.bin").write_bytes(bytes(range(256)) * 4 + b"\xff" * 300 + b"\0" * 300)
     return folder
 

@@ -51,7 +51,7 @@ def test_no_control_character_reaches_a_terminal(text: str) -> None:
     shown = harmless(text)
 
     assert len(shown) == len(text)
-    assert not any(ord(sign) < 0x20 and sign not in "\t\n" or 0x7F <= ord(sign) < 0xA0 for sign in shown)
+    assert not any((ord(sign) < 0x20 and sign not in "\t\n") or 0x7F <= ord(sign) < 0xA0 for sign in shown)
     assert [sign for sign in text if sign.isprintable()] == [
         shown[place] for place, sign in enumerate(text) if sign.isprintable()
     ]

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import resource
 import shutil
 import signal
 import zipfile
@@ -23,6 +22,8 @@ from bytropix.jobs.recipe import Recipe
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
 
+NOT_PICKLED = (pickle.UnpicklingError, ValueError, KeyError, IndexError, EOFError, AttributeError, ImportError)
+
 
 def test_a_checkpoint_opens_with_safetensors_and_json_alone(run: Path) -> None:
     """No file of a run can be unpickled, and none is an archive that torch would unpickle."""
@@ -36,7 +37,7 @@ def test_a_checkpoint_opens_with_safetensors_and_json_alone(run: Path) -> None:
             assert list(file.keys())
     for path in (path for path in run.rglob("*") if path.is_file()):
         assert not zipfile.is_zipfile(path), path
-        with pytest.raises(Exception, match=""), path.open("rb") as file:
+        with pytest.raises(NOT_PICKLED), path.open("rb") as file:
             pickle.load(file)
 
 
@@ -114,6 +115,7 @@ def test_a_tensor_that_is_missing_or_too_many_is_named(run: Path) -> None:
 @contextmanager
 def files_at_most(n_bytes: int) -> Iterator[None]:
     """Let no file of this process grow beyond some bytes: writing fails as on a full disk."""
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
@@ -131,7 +133,8 @@ def test_a_full_disk_while_saving_leaves_the_earlier_checkpoint(cli: Any, store_
     with files_at_most(64 << 10):  # less than the weights, more than log and events
         line = cli(*words, *quiet).refusal()
 
-    assert "no space left" in line
+    assert "cannot be written" in line
+    assert "--resume" in line
     assert str(run / "checkpoints" / "step-00000012") in line
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000004", "step-00000008"]
     assert cli(*words, *quiet).code == 0
