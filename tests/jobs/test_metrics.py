@@ -48,7 +48,7 @@ def crashed(store_path: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def server(crashed: Path, environment: dict[str, str]) -> Iterator[str]:
     """The address of `tensorboard --logdir` on that run."""
-    words = [sys.executable, "-m", "tensorboard.main", "--logdir", str(crashed), "--port", "0", "--bind_all"]
+    words = [sys.executable, "-m", "tensorboard.main", "--logdir", str(crashed), "--port", "0", "--host", "127.0.0.1"]
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         port = None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bytropix.datasets.store import Store
 from bytropix.jobs.recipe import Recipe, TrainConfig
@@ -91,6 +92,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert cli("train", "bytes", "--store", store_path, "--run", run, "--resume").code == 0
     assert losses(run) == losses(straight)
     assert_same_weights(run, straight)
+    curve = EventAccumulator(str(run)).Reload().Scalars("loss/train_nats")
+    assert [point.step for point in curve] == list(range(1, STEPS + 1))  # no hole before the kill, no step twice
 
 
 def rows_so_far(run: Path) -> list[str]:
