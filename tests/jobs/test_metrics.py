@@ -86,8 +86,10 @@ def points(server: str, tag: str) -> dict[int, float]:
 
 def logged(run: Path, event: str) -> dict[int, dict[str, Any]]:
     """Return the rows of one kind in log.jsonl by step."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
-    return {row["step"]: row for row in rows if row["event"] == event}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    rows = {row["step"]: row for row in lines if row["event"] == event}
+    assert len(rows) == sum(row["event"] == event for row in lines), "a step is logged twice"
+    return rows
 
 
 def test_tensorboard_serves_every_scalar_that_is_promised(server: str) -> None:
