@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ class Answer:
         """Return the one line of an error, after checking that it is one."""
         assert self.code == 2, (self.code, self.out, self.err)
         assert self.out == ""
-        lines = [line for line in self.err.splitlines() if line and "%|" not in line]  # but for progress bars
+        lines = [line for line in self.err.splitlines() if line and not re.search(r"\[\d\d:\d\d", line)]  # no bars
         assert len(lines) == 1, self.err
         assert lines[0].startswith("bytropix: ")
         return lines[0]
