@@ -5,9 +5,13 @@
 Shapes: B batch, T positions, S keys, H heads, D width, E head width.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from bytropix.byte_lm import single
 
 FIRST_ROOM = 64  # positions of a new cache
 
@@ -24,14 +28,20 @@ class KeyValueCache:
 
     def append(self, keys_BHTE: Tensor, values_BHTE: Tensor) -> tuple[Tensor, Tensor]:
         """Add new positions and return all keys and values; what was returned before does not change."""
-        end = self.length + keys_BHTE.shape[2]
+        start = self.length
+        keys_BHSE, values_BHSE = self.extend(keys_BHTE)
+        keys_BHSE[:, :, start : self.length] = keys_BHTE
+        values_BHSE[:, :, start : self.length] = values_BHTE
+        return keys_BHSE[:, :, : self.length], values_BHSE[:, :, : self.length]
+
+    def extend(self, like_BHTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Make room for as many positions as `like_BHTE` has; return the buffers, where the caller writes them."""
+        end = self.length + like_BHTE.shape[2]
         if end > self._keys_BHSE.shape[2]:
-            self._keys_BHSE = self._grown(self._keys_BHSE, keys_BHTE, end)
-            self._values_BHSE = self._grown(self._values_BHSE, values_BHTE, end)
-        self._keys_BHSE[:, :, self.length : end] = keys_BHTE
-        self._values_BHSE[:, :, self.length : end] = values_BHTE
+            self._keys_BHSE = self._grown(self._keys_BHSE, like_BHTE, end)
+            self._values_BHSE = self._grown(self._values_BHSE, like_BHTE, end)
         self.length = end
-        return self._keys_BHSE[:, :, :end], self._values_BHSE[:, :, :end]
+        return self._keys_BHSE, self._values_BHSE
 
     def copy(self) -> "KeyValueCache":
         """Return a cache that grows apart from this one."""
@@ -47,6 +57,18 @@ class KeyValueCache:
         if self.length:
             grown_BHSE[:, :, : self.length] = old_BHSE[:, :, : self.length]
         return grown_BHSE
+
+
+def is_single(x_BTD: Tensor) -> bool:
+    """Whether x is one position that a compiled kernel may take: on a CPU, in float32, without gradient."""
+    one = x_BTD.shape[0] == x_BTD.shape[1] == 1
+    return one and x_BTD.dtype is torch.float32 and x_BTD.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def array(x: Tensor) -> NDArray[np.float32]:
+    """Return the memory of a tensor as an array, which a kernel may write to if x is contiguous."""
+    values: NDArray[np.float32] = x.detach().contiguous().numpy()
+    return values
 
 
 class RMSNorm(nn.Module):
@@ -160,12 +182,26 @@ class CrossAttention(nn.Module):
         self, x_BTD: Tensor, keys_values: tuple[Tensor, Tensor], visible_BTS: Tensor | None, turn: Tensor
     ) -> Tensor:
         """Return what each position reads; `visible_BTS` is True where slot s may be read (None: all)."""
+        if visible_BTS is None and is_single(x_BTD):
+            return self._read_one(x_BTD, keys_values, turn)
         batch, length, width = x_BTD.shape
         q = rotate(self.query_norm(self.query(x_BTD).view(batch, length, self.heads, -1)), turn).transpose(1, 2)
         mask = None if visible_BTS is None else visible_BTS[:, None]
         mixed = F.scaled_dot_product_attention(q, *keys_values, attn_mask=mask)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
+
+    def _read_one(self, x_11D: Tensor, keys_values: tuple[Tensor, Tensor], turn: Tensor) -> Tensor:
+        """Return what a single position reads."""
+        found = single.read(
+            array(x_11D).reshape(-1),
+            array(self.query.weight),
+            array(self.query_norm.weight),
+            array(self.out.weight),
+            array(torch.view_as_real(turn)).reshape(-1, 2),
+            *(array(part)[0] for part in keys_values),
+        )
+        return torch.from_numpy(found).view(x_11D.shape)
 
 
 class SwiGLU(nn.Module):
@@ -195,6 +231,29 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, turn: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Return the features after this layer."""
+        if cache is not None and not self.training and is_single(x_BTD):
+            return self._step(x_BTD, turn, cache)
         x_BTD = x_BTD + self.drop(self.attention(self.attention_norm(x_BTD), turn, cache))
         out: Tensor = x_BTD + self.drop(self.feed(self.feed_norm(x_BTD)))
         return out
+
+    def _step(self, x_11D: Tensor, turn: Tensor, cache: KeyValueCache) -> Tensor:
+        """Return the features of a single position."""
+        attention, feed = self.attention, self.feed
+        position = cache.length
+        keys, values = cache.extend(x_11D.view(1, 1, attention.heads, -1).transpose(1, 2))
+        stepped = single.block(
+            array(x_11D).reshape(-1),
+            array(self.attention_norm.weight),
+            array(attention.qkv.weight),
+            array(attention.qk_norm.weight),
+            array(attention.out.weight),
+            array(self.feed_norm.weight),
+            array(feed.gate_up.weight),
+            array(feed.down.weight),
+            array(torch.view_as_real(turn)).reshape(-1, 2),
+            array(keys)[0],
+            array(values)[0],
+            position,
+        )
+        return torch.from_numpy(stepped).view(x_11D.shape)
