@@ -27,6 +27,7 @@ from bytropix.errors import ConfigError, StoreError
 
 _CHUNK_BYTES = 4 << 20  # gathered at a time: handing a result from thread to thread costs as much as gathering 256 KiB
 _THREADS = 2
+_CHUNK_BATCHES = 64  # thousands of tiny batches made ahead would keep a training waiting at its start and end
 _CHUNKS_AHEAD = 4
 
 
@@ -159,7 +160,7 @@ class ByteStream(IterableDataset[ByteBatch]):
     def _tasks(self, first: int, stride: int) -> Iterator[tuple[int, int, int]]:
         """Yield chunks of batches at first, first + stride, ...; the first chunk is one batch, which comes soon."""
         yield first, 1, stride
-        batches = max(1, _CHUNK_BYTES // (self.batch * (self.context + 1)))
+        batches = min(max(1, _CHUNK_BYTES // (self.batch * (self.context + 1))), _CHUNK_BATCHES)
         for start in count(first + stride, batches * stride):
             yield start, batches, stride
 

@@ -47,6 +47,12 @@ def assert_same_weights(one: Path, other: Path) -> None:
             assert torch.equal(tensor, second[key]), f"{name} {key}"
 
 
+def scalars(run: Path, tag: str) -> list[Any]:
+    """Return the points of a curve as TensorBoard reads them."""
+    found: list[Any] = EventAccumulator(str(run)).Reload().Scalars(tag)
+    return found
+
+
 def changed(recipe: Recipe, **fields: Any) -> Recipe:
     """Return the recipe with other fields of its loop."""
     return replace(recipe, train=replace(recipe.train, **fields))
@@ -92,7 +98,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert cli("train", "bytes", "--store", store_path, "--run", run, "--resume").code == 0
     assert losses(run) == losses(straight)
     assert_same_weights(run, straight)
-    curve = EventAccumulator(str(run)).Reload().Scalars("loss/train_nats")
+    curve = scalars(run, "loss/train_nats")
     assert [point.step for point in curve] == list(range(1, STEPS + 1))  # no hole before the kill, no step twice
 
 
@@ -151,13 +157,15 @@ def test_dropout_is_on_in_these_tests(recipe: Recipe, store: Store, straight: Pa
 def test_accumulated_micro_batches_are_one_batch(recipe: Recipe, store: Store, tmp_path: Path) -> None:
     """Two batches of two give the losses of one batch of four, but for rounding."""
     wubu = replace(recipe.wubu, dropout=0.0, nesting=replace(recipe.wubu.nesting, dropout=0.0))
-    found = []
+    found, norms = [], []
     for name, batch, accumulate in (("small", 2, 2), ("large", 4, 1)):
         settings = replace(changed(recipe, steps=4, evaluate_every=0, batch=batch, accumulate=accumulate), wubu=wubu)
         assert Training(settings, store, tmp_path / name, resume=False)()
         found.append(losses(tmp_path / name))
+        norms.append([point.value for point in scalars(tmp_path / name, "grad_norm/all")])
 
     assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)  # Adam alone would not see gradients twice as large
     assert found[0][0] != found[0][3]
 
 
