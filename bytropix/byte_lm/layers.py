@@ -20,10 +20,16 @@ class KeyValueCache:
     """Keys and values of the positions so far, in buffers that double when they are full.
 
     A position costs one small copy, however many came before it.
+
+    Attributes:
+        length: Positions held.
+        weights: The layer's weights as its kernel takes them, once a single position has asked for them; the model may
+            not move to other memory as long as the cache is used.
     """
 
     def __init__(self) -> None:
         self.length = 0
+        self.weights: tuple[NDArray[np.float32], ...] = ()
         self._keys_BHSE = self._values_BHSE = torch.empty(0, 0, 0, 0)
 
     def append(self, keys_BHTE: Tensor, values_BHTE: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +52,7 @@ class KeyValueCache:
     def copy(self) -> "KeyValueCache":
         """Return a cache that grows apart from this one."""
         twin = KeyValueCache()
-        twin.length = self.length
+        twin.length, twin.weights = self.length, self.weights
         twin._keys_BHSE, twin._values_BHSE = self._keys_BHSE.clone(), self._values_BHSE.clone()
         return twin
 
@@ -84,6 +90,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (..., D) normalized; zero stays zero."""
+        if is_single(x):
+            return torch.from_numpy(single.rms_norm(array(x)[0, 0], array(self.weight)))[None, None]
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         out: Tensor = x / length.clamp_min(1e-6) * (self.weight * self._root)
         return out
@@ -240,20 +248,11 @@ class Block(nn.Module):
     def _step(self, x_11D: Tensor, turn: Tensor, cache: KeyValueCache) -> Tensor:
         """Return the features of a single position."""
         attention, feed = self.attention, self.feed
+        if not cache.weights:
+            norms = (self.attention_norm, attention.qkv, attention.qk_norm, attention.out)
+            cache.weights = tuple(array(part.weight) for part in (*norms, self.feed_norm, feed.gate_up, feed.down))
         position = cache.length
         keys, values = cache.extend(x_11D.view(1, 1, attention.heads, -1).transpose(1, 2))
-        stepped = single.block(
-            array(x_11D).reshape(-1),
-            array(self.attention_norm.weight),
-            array(attention.qkv.weight),
-            array(attention.qk_norm.weight),
-            array(attention.out.weight),
-            array(self.feed_norm.weight),
-            array(feed.gate_up.weight),
-            array(feed.down.weight),
-            array(torch.view_as_real(turn)).reshape(-1, 2),
-            array(keys)[0],
-            array(values)[0],
-            position,
-        )
-        return torch.from_numpy(stepped).view(x_11D.shape)
+        turn_E2 = array(torch.view_as_real(turn)).reshape(-1, 2)
+        x_D = single.block(array(x_11D)[0, 0], *cache.weights, turn_E2, array(keys)[0], array(values)[0], position)
+        return torch.from_numpy(x_D)[None, None]

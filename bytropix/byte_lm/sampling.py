@@ -9,10 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bytropix.errors import ConfigError
+
+Scores = NDArray[np.float64]
 
 LOW_BITS, HIGH_BITS = 0.3, 1.2  # adaptive temperature: cooler under the first entropy, warmer over the second
 
@@ -57,7 +60,7 @@ class Sampler:
 
     def __init__(self, config: SamplerConfig) -> None:
         self.config = config
-        self._draws = torch.Generator().manual_seed(config.seed)
+        self._draws = np.random.default_rng(config.seed)
         self._temperature = config.temperature
 
     def __call__(self, log_probs: Tensor, recent: Sequence[int]) -> int:
@@ -68,7 +71,7 @@ class Sampler:
             recent: The bytes so far, of which the last `repetition_window` count.
         """
         config = self.config
-        scores = log_probs.detach().cpu().double().clone()
+        scores = log_probs.detach().cpu().numpy().astype(np.float64)
         seen = sorted(set(recent[-config.repetition_window :] if config.repetition_window else ()))
         if seen and config.repetition_penalty != 1:
             scores[seen] *= config.repetition_penalty
@@ -76,26 +79,35 @@ class Sampler:
             return int(scores.argmax())
         if config.adaptive:
             self._adapt(scores)
-        kept = self._filter((scores / self._temperature).softmax(0))
-        return int(torch.multinomial(kept, 1, generator=self._draws))
+        sums = self._filter(_softmax(scores / self._temperature)).cumsum()
+        return int(sums.searchsorted(self._draws.random() * sums[-1], side="right"))
 
-    def _adapt(self, scores: Tensor) -> None:
+    def _adapt(self, scores: Scores) -> None:
         """Move the temperature by the entropy of the step, within half and one and a half of the one asked for."""
-        probs = scores.softmax(0)
-        bits = float(torch.special.entr(probs).sum()) / math.log(2)
+        probs = _softmax(scores)
+        bits = -float((probs * np.log2(np.maximum(probs, np.finfo(np.float64).tiny))).sum())
         factor = 0.8 if bits < LOW_BITS else 1.1 if bits > HIGH_BITS else 1.0
         asked = self.config.temperature
         self._temperature = min(max(self._temperature * factor, 0.5 * asked), 1.5 * asked)
 
-    def _filter(self, probs: Tensor) -> Tensor:
+    def _filter(self, probs: Scores) -> Scores:
         """Return `probs` with the bytes that top-k, top-p or min-p drop set to zero."""
         config = self.config
-        ranked, order = probs.sort(descending=True, stable=True)
+        order = (-probs).argsort(kind="stable")
+        ranked = probs[order]
         keep = ranked >= config.min_p * ranked[0]
         if config.top_k:
             keep[config.top_k :] = False
         if config.top_p < 1:
             # The byte that carries the sum past p is still kept. At 1 rounding would drop the least likely bytes.
-            keep &= ranked.cumsum(0) - ranked < config.top_p
+            keep &= ranked.cumsum() - ranked < config.top_p
         keep[0] = True
-        return torch.zeros_like(probs).scatter(0, order, ranked * keep)
+        kept = np.zeros_like(probs)
+        kept[order] = ranked * keep
+        return kept
+
+
+def _softmax(scores: Scores) -> Scores:
+    """Return the probabilities of scores (256,)."""
+    raised: Scores = np.exp(scores - scores.max())
+    return raised / raised.sum()

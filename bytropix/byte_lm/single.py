@@ -56,7 +56,7 @@ def block(
         position: Index of x, below S.
     """
     heads, _, width = keys.shape
-    projected = _product(qkv, _rms_norm(x, attention_gain)).reshape(3 * heads, width)
+    projected = _product(qkv, rms_norm(x, attention_gain)).reshape(3 * heads, width)
     for head in range(heads):
         _normalize_and_turn(projected[head], head_gain, turn)
         _normalize_and_turn(projected[heads + head], head_gain, turn)
@@ -64,7 +64,7 @@ def block(
         values[head, position] = projected[2 * heads + head]
     mixed = _attend(projected[:heads], keys, values, position + 1)
     x = x + _product(attention_out, mixed)
-    both = _product(gate_up, _rms_norm(x, feed_gain))
+    both = _product(gate_up, rms_norm(x, feed_gain))
     hidden = down.shape[1]
     gated = np.empty(hidden, np.float32)
     for i in range(hidden):
@@ -105,7 +105,7 @@ def _product(weight: Matrix, x: Vector) -> Vector:
 
 
 @compiled
-def _rms_norm(x: Vector, gain: Vector) -> Vector:
+def rms_norm(x: Vector, gain: Vector) -> Vector:
     """Return x / rms(x) * gain."""
     square = np.float32(0)
     for i in range(x.size):
@@ -159,3 +159,32 @@ def _attend(queries: Matrix, keys: Cube, values: Cube, count: int) -> Vector:
             for e in range(width):
                 mixed[head * width + e] += share * values[head, s, e]
     return mixed
+
+
+@compiled
+def ngram_rows(
+    nearest: NDArray[np.int64],
+    masks: NDArray[np.int64],
+    salts: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    rows: int,
+) -> NDArray[np.int64]:
+    """Return the table row of each n-gram that ends at a byte, as `NgramEmbedding.rows_of` does.
+
+    Args:
+        nearest: (8,), the byte and those before it, oldest first.
+        masks: (N,), the bits of each n-gram's bytes in the 64-bit word; `salts` and `offsets` likewise.
+        salts: (N,).
+        offsets: (N,), where the rows of each n-gram begin.
+        rows: Rows of a table.
+    """
+    word = np.uint64(0)
+    for byte in nearest:
+        word = (word << np.uint64(8)) | np.uint64(byte)
+    found = np.empty_like(masks)
+    for i in range(masks.size):
+        mixed = (word & np.uint64(masks[i])) ^ np.uint64(salts[i])
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        found[i] = np.int64((mixed >> np.uint64(31)) & np.uint64(0x7FFFFFFF)) % rows + offsets[i]
+    return found

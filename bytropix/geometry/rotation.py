@@ -46,9 +46,9 @@ class SpecialOrthogonal(nn.Module):
         out: Tensor = torch.linalg.solve(one - skew, one + skew)
         return out
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the rotated vectors (..., n)."""
-        return x @ self.matrix()
+    def forward(self, x: Tensor, matrix: Tensor | None = None) -> Tensor:
+        """Return the rotated vectors (..., n); `matrix` is what `matrix` returned, where that is known."""
+        return x @ (self.matrix() if matrix is None else matrix)
 
 
 class QuaternionRotation(nn.Module):
@@ -62,16 +62,16 @@ class QuaternionRotation(nn.Module):
         self.left = nn.Parameter(one + 0.01 * torch.randn(dim // 4, 4))
         self.right = nn.Parameter(one + 0.01 * torch.randn(dim // 4, 4))
 
-    def matrices(self) -> Tensor:
+    def matrix(self) -> Tensor:
         """Return the rotation of each block (n / 4, 4, 4), for row vectors."""
         left = nn.functional.normalize(self.left, dim=-1)[:, None]
         right = nn.functional.normalize(self.right, dim=-1)[:, None]
         return hamilton(hamilton(left, torch.eye(4, dtype=left.dtype, device=left.device)), right)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the rotated vectors (..., n)."""
+    def forward(self, x: Tensor, matrix: Tensor | None = None) -> Tensor:
+        """Return the rotated vectors (..., n); `matrix` is what `matrix` returned, where that is known."""
         blocks = x.reshape(*x.shape[:-1], -1, 1, 4)
-        return (blocks @ self.matrices()).reshape(x.shape)
+        return (blocks @ (self.matrix() if matrix is None else matrix)).reshape(x.shape)
 
 
 class NoRotation(nn.Module):
@@ -80,7 +80,11 @@ class NoRotation(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def matrix(self) -> Tensor | None:
+        """Return nothing."""
+        return None
+
+    def forward(self, x: Tensor, matrix: Tensor | None = None) -> Tensor:
         """Return the vectors (..., n) as they are."""
         return x
 

@@ -31,13 +31,14 @@ class Inflow:
     """Aggregated tangent vectors from each patch to the boundary points of the level before, mapped here."""
     distances_BPK: Tensor | None = None
     """Distances to those boundary points, over their sigma."""
-    landmark_D: Tensor | None = None
-    """Descriptor of the level before, mapped here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a level and the transition behind it measure with during one pass."""
+    """What a level and the transition behind it measure with: a function of the parameters alone.
+
+    It is made once for a pass, and once for all patches that are read one by one.
+    """
 
     space: Space
     """The ball; its scale takes tangent vectors of norms near sqrt(D) to norms near s."""
@@ -45,6 +46,10 @@ class Frame:
     """The temperature of distances."""
     boundary_KD: Tensor
     """The boundary points, none if the level has none."""
+    fixed_KD: Tensor
+    """What every patch may attend to: the boundary points and the landmark."""
+    descriptor_D: Tensor | None
+    """The point that translates patches here."""
 
 
 class Level(nn.Module):
@@ -80,13 +85,22 @@ class Level(nn.Module):
         self.descriptor_D = nn.Parameter(config.descriptor_init * torch.randn(dim)) if config.descriptor else None
         self.flow = None if config.flow == "none" else FLOWS[config.flow](dim, config.flow_ratio, dropout)
 
-    def frame(self) -> Frame:
-        """Return the present space, temperature and boundary points."""
-        space = self._space(self.curvature(), self.scale() * self.config.dim**-0.5)
+    def frame(self, landmark_D: Tensor | None) -> Frame:
+        """Return the present space, temperature and points.
+
+        Args:
+            landmark_D: Descriptor of the level before, mapped here, if it has one.
+        """
+        root = self.config.dim**0.5
+        space = self._space(self.curvature(), self.scale() / root)
         sigma = torch.ones_like(space.c) if self.spread is None else self.spread()
-        if self.boundary_KD is None:
-            return Frame(space, sigma, space.c.new_zeros(0, self.config.dim))
-        return Frame(space, sigma, space.enter(self.boundary_KD * self.config.dim**0.5, DEPTH_LIMIT))
+        boundary_KD = fixed_KD = space.c.new_zeros(0, self.config.dim)
+        if self.boundary_KD is not None:
+            boundary_KD = fixed_KD = space.enter(self.boundary_KD * root, DEPTH_LIMIT)
+        if landmark_D is not None:
+            fixed_KD = torch.cat([boundary_KD, space.enter(landmark_D, DEPTH_LIMIT)[None]])
+        descriptor_D = None if self.descriptor_D is None else space.enter(self.descriptor_D * root, DEPTH_LIMIT)
+        return Frame(space, sigma, boundary_KD, fixed_KD, descriptor_D)
 
     def forward(self, frame: Frame, inflow: Inflow, past_BQD: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the level's tangent vectors (B, P, D) and the points (B, Q + P, D) that later patches attend to.
@@ -100,25 +114,22 @@ class Level(nn.Module):
         pieces = [inflow.v_BPD, inflow.relative_BPD, inflow.distances_BPK]
         combined = self.combiner(torch.cat([piece for piece in pieces if piece is not None], dim=-1))
         x_BPD = space.enter(inflow.v_BPD + combined, DEPTH_LIMIT)
-        if self.descriptor_D is not None:
-            x_BPD = space.add(space.enter(self.descriptor_D * self.config.dim**0.5, DEPTH_LIMIT), x_BPD)
+        if frame.descriptor_D is not None:
+            x_BPD = space.add(frame.descriptor_D, x_BPD)
         patches_BQD = x_BPD if past_BQD is None else torch.cat([past_BQD, x_BPD], dim=1)
-        middle_BPD = self._attend(frame, x_BPD, patches_BQD, inflow.landmark_D)
+        middle_BPD = self._attend(frame, x_BPD, patches_BQD)
         v_BPD = space.leave(space.add(x_BPD, middle_BPD))
         if self.flow is not None:
             v_BPD = v_BPD + self.config.flow_scale * self.flow(v_BPD)
         return v_BPD, patches_BQD
 
-    def _attend(self, frame: Frame, x_BPD: Tensor, patches_BQD: Tensor, landmark_D: Tensor | None) -> Tensor:
+    def _attend(self, frame: Frame, x_BPD: Tensor, patches_BQD: Tensor) -> Tensor:
         """Return the midpoint (B, P, D) of what each patch attends to: softmax over -distance / sigma."""
         batch, count, dim = x_BPD.shape
         space = frame.space
-        keys = [frame.boundary_KD.expand(batch, -1, dim)]
-        if landmark_D is not None:
-            keys.append(space.enter(landmark_D, DEPTH_LIMIT).expand(batch, 1, dim))
+        keys_BKD = frame.fixed_KD.expand(batch, -1, dim)
         if self.config.mixing:
-            keys.append(patches_BQD)
-        keys_BKD = torch.cat(keys, dim=1)
+            keys_BKD = torch.cat([keys_BKD, patches_BQD], dim=1)
         scores = space.distances(x_BPD, keys_BKD, -1 / frame.sigma)
         if self.config.mixing and count > 1:
             unseen = torch.full((count, scores.shape[-1]), -torch.inf, dtype=scores.dtype, device=scores.device)

@@ -6,27 +6,38 @@ All of it runs in float32 (or float64 if the weights are) also under autocast, a
 the patches before it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bytropix.nesting.aggregation import AGGREGATIONS
 from bytropix.nesting.config import NestingConfig
-from bytropix.nesting.level import Inflow, Level
+from bytropix.nesting.level import Frame, Inflow, Level
 from bytropix.nesting.maps import linear
-from bytropix.nesting.transition import Transition
+from bytropix.nesting.transition import Passage, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """All that levels and transitions measure with: a function of the parameters alone."""
+
+    frames: list[Frame]
+    passages: list[Passage]
 
 
 @dataclass(slots=True)
 class StackCache:
-    """Points of the patches so far, one tensor (B, Q, D) per level; replaced, never written in place."""
+    """What is kept between patches that come one by one; its tensors are replaced, never written in place."""
 
-    points: list[Tensor | None] = field(default_factory=list)
+    measures: Measures
+    """Of the parameters at the time the cache was made."""
+    points: list[Tensor | None]
+    """Points of the patches so far, one tensor (B, Q, D) per level."""
 
     def copy(self) -> "StackCache":
         """Return a cache that grows apart from this one."""
-        return StackCache(list(self.points))
+        return StackCache(self.measures, list(self.points))
 
 
 class NestedStack(nn.Module):
@@ -61,22 +72,36 @@ class NestedStack(nn.Module):
             cache: Points of the patches before, updated by this call.
         """
         with torch.autocast(h_BPM.device.type, enabled=False):
+            measures = self.measures() if cache is None else cache.measures
             inflow = Inflow(self.entry(h_BPM.to(self.entry.weight.dtype)))
             outs = []
-            for index, level in enumerate(self._levels()):
-                frame = level.frame()
+            for index, (level, frame) in enumerate(zip(self._levels(), measures.frames, strict=True)):
                 v_BPD, points_BQD = level(frame, inflow, None if cache is None else cache.points[index])
                 if cache is not None:
                     cache.points[index] = points_BQD
                 outs.append(v_BPD)
                 if index < len(self.transitions):
-                    inflow = self.transitions[index](frame, level.descriptor_D, v_BPD)
+                    inflow = self.transitions[index](frame, measures.passages[index], v_BPD)
             out: Tensor = self.aggregation(outs)
         return out
 
+    def measures(self) -> Measures:
+        """Return the present frames and passages, which every patch shares."""
+        found = Measures([], [])
+        landmark_D: Tensor | None = None
+        with torch.autocast(self.entry.weight.device.type, enabled=False):
+            for index, level in enumerate(self._levels()):
+                found.frames.append(level.frame(landmark_D))
+                if index < len(self.transitions):
+                    transition = self.transitions[index]
+                    assert isinstance(transition, Transition)
+                    found.passages.append(transition.passage(level.descriptor_D))
+                    landmark_D = found.passages[-1].landmark_E
+        return found
+
     def new_cache(self) -> StackCache:
-        """Return the cache of an empty window."""
-        return StackCache([None] * len(self.levels))
+        """Return the cache of an empty window, for the parameters as they are now."""
+        return StackCache(self.measures(), [None] * len(self.levels))
 
     def scalars(self) -> dict[str, Tensor]:
         """Return the present curvature, scale and spread of each level by metric tag."""

@@ -6,6 +6,8 @@ The boundary points are not rotated: x_R is compared with points that stay, so t
 cannot be absorbed by the linear layer behind it.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,16 @@ from bytropix.geometry import ROTATIONS
 from bytropix.nesting.config import LevelConfig
 from bytropix.nesting.level import DEPTH_LIMIT, Frame, Inflow
 from bytropix.nesting.maps import TRANSFORMS
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What a transition does with every vector alike: a function of the parameters alone."""
+
+    matrix: Tensor | None
+    """The rotation."""
+    landmark_E: Tensor | None
+    """Descriptor of the level, mapped to the next."""
 
 
 class Transition(nn.Module):
@@ -24,15 +36,22 @@ class Transition(nn.Module):
         self.rotation = ROTATIONS[config.rotation](config.dim)
         self.map = TRANSFORMS[config.transform](config.dim, dim, config.transform_hidden, dropout)
 
-    def forward(self, frame: Frame, descriptor_D: Tensor | None, v_BPD: Tensor) -> Inflow:
+    def passage(self, descriptor_D: Tensor | None) -> Passage:
+        """Return the present rotation, and the landmark that the level's descriptor, if it has one, becomes."""
+        matrix = self.rotation.matrix()
+        if descriptor_D is None:
+            return Passage(matrix, None)
+        return Passage(matrix, self.map(self.rotation(descriptor_D * descriptor_D.shape[0] ** 0.5, matrix)))
+
+    def forward(self, frame: Frame, passage: Passage, v_BPD: Tensor) -> Inflow:
         """Return what the next level receives.
 
         Args:
             frame: Space, temperature and boundary points of the level.
-            descriptor_D: Descriptor of the level, if it has one.
+            passage: What `passage` returned.
             v_BPD: What the level returned.
         """
-        v_BPD = self.rotation(v_BPD)
+        v_BPD = self.rotation(v_BPD, passage.matrix)
         relative_BPE = scaled_BPK = None
         if frame.boundary_KD.shape[0]:
             # The points are the same for all rows, so the batch is one long row N: one matrix product, not B.
@@ -44,10 +63,7 @@ class Transition(nn.Module):
             if self.kind != "none":
                 relative_1ND = frame.space.relative(self._weights(scaled_1NK), x_1ND, points_1KD, distances_1NK)
                 relative_BPE = self.map(relative_1ND.reshape(v_BPD.shape))
-        landmark_E = None
-        if descriptor_D is not None:
-            landmark_E = self.map(self.rotation(descriptor_D * descriptor_D.shape[0] ** 0.5))
-        return Inflow(self.map(v_BPD), relative_BPE, scaled_BPK, landmark_E)
+        return Inflow(self.map(v_BPD), relative_BPE, scaled_BPK)
 
     def _weights(self, scaled: Tensor) -> Tensor:
         """Return the weight of each boundary point in the aggregate, for distances (..., K)."""

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bytropix.geometry import PoincareBall, SpecialOrthogonal, exp0, log0, mobius_add
+from bytropix.geometry import NoRotation, PoincareBall, SpecialOrthogonal, exp0, log0, mobius_add
 from bytropix.nesting import LevelConfig, NestedStack, NestingConfig
 from bytropix.nesting.level import Inflow, Level
 from bytropix.nesting.transition import Transition
@@ -124,7 +124,7 @@ def without_rotation(stack: NestedStack) -> None:
     turn = transition.rotation(torch.eye(DIMS[0], dtype=torch.float64)).detach()
     assert isinstance(transition.map, nn.Linear)
     transition.map.weight.data = transition.map.weight.data @ turn.T
-    transition.rotation = nn.Identity()
+    transition.rotation = NoRotation(DIMS[0])
 
 
 def folded(stack: NestedStack, name: str) -> None:
