@@ -25,14 +25,6 @@ class Slots:
     keys_values: list[tuple[Tensor, Tensor]]
     """Keys and values B, H, S, E for each layer."""
 
-    def followed_by(self, newer: "Slots") -> "Slots":
-        """Return these slots and newer ones behind them."""
-        pairs = zip(self.keys_values, newer.keys_values, strict=True)
-        return Slots(
-            torch.cat([self.fresh_BSD, newer.fresh_BSD], dim=1),
-            [(torch.cat([k, new_k], dim=2), torch.cat([v, new_v], dim=2)) for (k, v), (new_k, new_v) in pairs],
-        )
-
 
 class ByteDecoder(nn.Module):
     """Predicting states (B, T, D) from byte states and memory slots (B, S, M).

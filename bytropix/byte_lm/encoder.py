@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bytropix.byte_lm import single
 from bytropix.byte_lm.config import LocalConfig, NgramConfig
 from bytropix.byte_lm.layers import Block, KeyValueCache, RMSNorm, Rotary, init_linear
 
@@ -51,11 +50,6 @@ class NgramEmbedding(nn.Module):
             padded = F.pad(bytes_BT.long(), (REACH, 0))
         else:
             padded = torch.cat([before_BK, bytes_BT.long()], dim=1)
-        if padded.shape == (1, REACH + 1) and padded.device.type == "cpu":
-            sets = (self.masks_N, self.salts_N, self.offsets_N)
-            return torch.from_numpy(
-                single.ngram_rows(padded[0].numpy(), *(values.numpy() for values in sets), self.rows)
-            )[None, None]
         word_BT = (padded.unfold(1, REACH + 1, 1) << self.shifts_K).sum(-1)
         word_BTN = (word_BT[..., None] & self.masks_N) ^ self.salts_N
         # Constants of splitmix64 as signed 64-bit numbers; masks make of `>>` a shift that brings in zeros.
@@ -116,7 +110,7 @@ class PatchPool(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """Return features (..., D) by head (..., H, E)."""
-        return x.unflatten(-1, (self.heads, -1))
+        return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
 class LocalEncoder(nn.Module):

@@ -5,13 +5,11 @@
 Shapes: B batch, T positions, S keys, H heads, D width, E head width.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bytropix.byte_lm import single
+from bytropix.kernels import Cube
 
 FIRST_ROOM = 64  # positions of a new cache
 
@@ -19,42 +17,63 @@ FIRST_ROOM = 64  # positions of a new cache
 class KeyValueCache:
     """Keys and values of the positions so far, in buffers that double when they are full.
 
-    A position costs one small copy, however many came before it.
+    A position costs one small copy, however many came before it. Modules append tensors; a kernel that takes one
+    position writes to the same memory by itself.
 
     Attributes:
         length: Positions held.
-        weights: The layer's weights as its kernel takes them, once a single position has asked for them; the model may
-            not move to other memory as long as the cache is used.
     """
 
     def __init__(self) -> None:
         self.length = 0
-        self.weights: tuple[NDArray[np.float32], ...] = ()
         self._keys_BHSE = self._values_BHSE = torch.empty(0, 0, 0, 0)
+        self._arrays: tuple[Cube, Cube] | None = None
 
     def append(self, keys_BHTE: Tensor, values_BHTE: Tensor) -> tuple[Tensor, Tensor]:
         """Add new positions and return all keys and values; what was returned before does not change."""
         start = self.length
-        keys_BHSE, values_BHSE = self.extend(keys_BHTE)
-        keys_BHSE[:, :, start : self.length] = keys_BHTE
-        values_BHSE[:, :, start : self.length] = values_BHTE
-        return keys_BHSE[:, :, : self.length], values_BHSE[:, :, : self.length]
+        self._extend(keys_BHTE)
+        self._keys_BHSE[:, :, start : self.length] = keys_BHTE
+        self._values_BHSE[:, :, start : self.length] = values_BHTE
+        return self.held()
 
-    def extend(self, like_BHTE: Tensor) -> tuple[Tensor, Tensor]:
-        """Make room for as many positions as `like_BHTE` has; return the buffers, where the caller writes them."""
-        end = self.length + like_BHTE.shape[2]
-        if end > self._keys_BHSE.shape[2]:
-            self._keys_BHSE = self._grown(self._keys_BHSE, like_BHTE, end)
-            self._values_BHSE = self._grown(self._values_BHSE, like_BHTE, end)
-        self.length = end
-        return self._keys_BHSE, self._values_BHSE
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Return all keys and values."""
+        return self._keys_BHSE[:, :, : self.length], self._values_BHSE[:, :, : self.length]
+
+    def claim(self, like_1H1E: Tensor) -> tuple[Cube, Cube, int]:
+        """Make room for one position of one row on the CPU, which the caller fills.
+
+        Args:
+            like_1H1E: A tensor of the shape and dtype of the key.
+
+        Returns:
+            The buffers of keys and of values (H, S, E), and the index of the new position.
+        """
+        self._extend(like_1H1E)
+        return *self.arrays(), self.length - 1
+
+    def arrays(self) -> tuple[Cube, Cube]:
+        """Return the buffers (H, S, E) of the keys and of the values, of one row on the CPU."""
+        if self._arrays is None:
+            self._arrays = self._keys_BHSE[0].numpy(), self._values_BHSE[0].numpy()
+        return self._arrays
 
     def copy(self) -> "KeyValueCache":
         """Return a cache that grows apart from this one."""
         twin = KeyValueCache()
-        twin.length, twin.weights = self.length, self.weights
+        twin.length = self.length
         twin._keys_BHSE, twin._values_BHSE = self._keys_BHSE.clone(), self._values_BHSE.clone()
         return twin
+
+    def _extend(self, like_BHTE: Tensor) -> None:
+        """Count as many positions as `like_BHTE` has, in buffers that hold them."""
+        end = self.length + like_BHTE.shape[2]
+        if end > self._keys_BHSE.shape[2]:
+            self._keys_BHSE = self._grown(self._keys_BHSE, like_BHTE, end)
+            self._values_BHSE = self._grown(self._values_BHSE, like_BHTE, end)
+            self._arrays = None
+        self.length = end
 
     def _grown(self, old_BHSE: Tensor, new_BHTE: Tensor, end: int) -> Tensor:
         """Return a buffer with room for at least `end` positions that holds what `old_BHSE` holds."""
@@ -63,18 +82,6 @@ class KeyValueCache:
         if self.length:
             grown_BHSE[:, :, : self.length] = old_BHSE[:, :, : self.length]
         return grown_BHSE
-
-
-def is_single(x_BTD: Tensor) -> bool:
-    """Whether x is one position that a compiled kernel may take: on a CPU, in float32, without gradient."""
-    one = x_BTD.shape[0] == x_BTD.shape[1] == 1
-    return one and x_BTD.dtype is torch.float32 and x_BTD.device.type == "cpu" and not torch.is_grad_enabled()
-
-
-def array(x: Tensor) -> NDArray[np.float32]:
-    """Return the memory of a tensor as an array, which a kernel may write to if x is contiguous."""
-    values: NDArray[np.float32] = x.detach().contiguous().numpy()
-    return values
 
 
 class RMSNorm(nn.Module):
@@ -90,8 +97,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (..., D) normalized; zero stays zero."""
-        if is_single(x):
-            return torch.from_numpy(single.rms_norm(array(x)[0, 0], array(self.weight)))[None, None]
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
         out: Tensor = x / length.clamp_min(1e-6) * (self.weight * self._root)
         return out
@@ -121,7 +126,7 @@ class Rotary(nn.Module):
 
 def rotate(x_BTHE: Tensor, turn: Tensor) -> Tensor:
     """Turn the feature pairs (2 e, 2 e + 1) of each position by its angle, as complex numbers."""
-    pairs = x_BTHE.to(torch.promote_types(x_BTHE.dtype, torch.float32)).unflatten(-1, (-1, 2))
+    pairs = x_BTHE.to(torch.promote_types(x_BTHE.dtype, torch.float32)).reshape(*x_BTHE.shape[:-1], -1, 2)
     return torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-2).to(x_BTHE.dtype)
 
 
@@ -190,26 +195,12 @@ class CrossAttention(nn.Module):
         self, x_BTD: Tensor, keys_values: tuple[Tensor, Tensor], visible_BTS: Tensor | None, turn: Tensor
     ) -> Tensor:
         """Return what each position reads; `visible_BTS` is True where slot s may be read (None: all)."""
-        if visible_BTS is None and is_single(x_BTD):
-            return self._read_one(x_BTD, keys_values, turn)
         batch, length, width = x_BTD.shape
         q = rotate(self.query_norm(self.query(x_BTD).view(batch, length, self.heads, -1)), turn).transpose(1, 2)
         mask = None if visible_BTS is None else visible_BTS[:, None]
         mixed = F.scaled_dot_product_attention(q, *keys_values, attn_mask=mask)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
-
-    def _read_one(self, x_11D: Tensor, keys_values: tuple[Tensor, Tensor], turn: Tensor) -> Tensor:
-        """Return what a single position reads."""
-        found = single.read(
-            array(x_11D).reshape(-1),
-            array(self.query.weight),
-            array(self.query_norm.weight),
-            array(self.out.weight),
-            array(torch.view_as_real(turn)).reshape(-1, 2),
-            *(array(part)[0] for part in keys_values),
-        )
-        return torch.from_numpy(found).view(x_11D.shape)
 
 
 class SwiGLU(nn.Module):
@@ -239,20 +230,6 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, turn: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Return the features after this layer."""
-        if cache is not None and not self.training and is_single(x_BTD):
-            return self._step(x_BTD, turn, cache)
         x_BTD = x_BTD + self.drop(self.attention(self.attention_norm(x_BTD), turn, cache))
         out: Tensor = x_BTD + self.drop(self.feed(self.feed_norm(x_BTD)))
         return out
-
-    def _step(self, x_11D: Tensor, turn: Tensor, cache: KeyValueCache) -> Tensor:
-        """Return the features of a single position."""
-        attention, feed = self.attention, self.feed
-        if not cache.weights:
-            norms = (self.attention_norm, attention.qkv, attention.qk_norm, attention.out)
-            cache.weights = tuple(array(part.weight) for part in (*norms, self.feed_norm, feed.gate_up, feed.down))
-        position = cache.length
-        keys, values = cache.extend(x_11D.view(1, 1, attention.heads, -1).transpose(1, 2))
-        turn_E2 = array(torch.view_as_real(turn)).reshape(-1, 2)
-        x_D = single.block(array(x_11D)[0, 0], *cache.weights, turn_E2, array(keys)[0], array(values)[0], position)
-        return torch.from_numpy(x_D)[None, None]

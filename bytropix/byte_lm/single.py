@@ -1,27 +1,21 @@
 """One position through a layer in one compiled kernel.
 
-    x (D) + weights + keys and values of the positions before -> x (D) behind the layer
+    byte -> embed -> block -> ... -> pool, slot (once a patch) -> read -> block -> ... -> two_stage or flat
 
 A byte that is read or written by itself costs torch some forty kernels a layer, each over a few hundred numbers, and
 most of the time goes into calling them. Here the same sums run in one call on the CPU, over the same weights and the
-same cache. `layers.py` decides when; the tests of sessions hold both roads together.
+same caches. `steps.py` puts the kernels together.
+
+Shapes: D width, H heads, E head width, S room of a cache, M width of a memory slot.
 """
 
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float32]
-Matrix = NDArray[np.float32]
-Cube = NDArray[np.float32]
+from bytropix.kernels import Cube, Matrix, Vector, affine, compiled, product
 
 LAYER_NORM_EPS = 1e-5  # torch's
 LEAST_LENGTH = 1e-6  # as in RMSNorm
-
-# Sums may be taken in any order; infinities and NaNs keep their meaning.
-compiled: Any = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 
 
 @compiled
@@ -56,52 +50,131 @@ def block(
         position: Index of x, below S.
     """
     heads, _, width = keys.shape
-    projected = _product(qkv, rms_norm(x, attention_gain)).reshape(3 * heads, width)
+    projected = product(qkv, rms_norm(x, attention_gain)).reshape(3 * heads, width)
     for head in range(heads):
         _normalize_and_turn(projected[head], head_gain, turn)
         _normalize_and_turn(projected[heads + head], head_gain, turn)
         keys[head, position] = projected[heads + head]
         values[head, position] = projected[2 * heads + head]
     mixed = _attend(projected[:heads], keys, values, position + 1)
-    x = x + _product(attention_out, mixed)
-    both = _product(gate_up, rms_norm(x, feed_gain))
+    x = x + product(attention_out, mixed)
+    both = product(gate_up, rms_norm(x, feed_gain))
     hidden = down.shape[1]
     gated = np.empty(hidden, np.float32)
     for i in range(hidden):
         gated[i] = both[i] / (np.float32(1) + np.exp(-both[i])) * both[hidden + i]
-    return x + _product(down, gated)
+    return x + product(down, gated)
 
 
 @compiled
-def read(x: Vector, query: Matrix, head_gain: Vector, out: Matrix, turn: Matrix, keys: Cube, values: Cube) -> Vector:
-    """Return what x reads by a `CrossAttention` from slots that are all visible.
+def read(
+    x: Vector,
+    norm_gain: Vector,
+    query: Matrix,
+    head_gain: Vector,
+    out: Matrix,
+    turn: Matrix,
+    keys: Cube,
+    values: Cube,
+    count: int,
+) -> Vector:
+    """Return x and what it reads by a `CrossAttention` from the first `count` slots.
 
     Args:
-        x: (D,), normalized.
+        x: (D,).
+        norm_gain: (D,), of the norm before the query.
         query: (D, D).
         head_gain: (E,), of the norm of queries.
         out: (D, D).
         turn: (E / 2, 2), cosine and sine of the freshest slot's number.
         keys: (H, S, E); `values` likewise.
         values: (H, S, E).
+        count: Slots, all of them visible.
     """
-    heads, slots, width = keys.shape
-    projected = _product(query, x).reshape(heads, width)
+    heads, _, width = keys.shape
+    projected = product(query, rms_norm(x, norm_gain)).reshape(heads, width)
     for head in range(heads):
         _normalize_and_turn(projected[head], head_gain, turn)
-    return _product(out, _attend(projected, keys, values, slots))
+    return x + product(out, _attend(projected, keys, values, count))
 
 
 @compiled
-def _product(weight: Matrix, x: Vector) -> Vector:
-    """Return weight @ x."""
-    result = np.empty(weight.shape[0], np.float32)
-    for i in range(weight.shape[0]):
-        total = np.float32(0)
-        for j in range(weight.shape[1]):
-            total += weight[i, j] * x[j]
-        result[i] = total
-    return result
+def slot(
+    memory: Vector, key_value: Matrix, head_gain: Vector, turn: Matrix, keys: Cube, values: Cube, position: int
+) -> None:
+    """Write the key and value of a memory slot for a `CrossAttention`.
+
+    Args:
+        memory: (M,).
+        key_value: (2 D, M).
+        head_gain: (E,), of the norm of keys.
+        turn: (E / 2, 2), cosine and sine of the slot's number.
+        keys: (H, S, E); `values` likewise.
+        values: (H, S, E).
+        position: The slot's number, below S.
+    """
+    heads, _, width = keys.shape
+    projected = product(key_value, memory).reshape(2 * heads, width)
+    for head in range(heads):
+        _normalize_and_turn(projected[head], head_gain, turn)
+        keys[head, position] = projected[head]
+        values[head, position] = projected[heads + head]
+
+
+@compiled
+def pool(states: Matrix, query: Matrix, query_gain: Vector, key_value: Matrix, key_gain: Vector, out: Matrix) -> Vector:
+    """Return the last of a patch's states and what it reads of all of them (D,) by a `PatchPool`.
+
+    Args:
+        states: (T, D), those of the patch's bytes.
+        query: (D, D).
+        query_gain: (E,), of the norm of queries; `key_gain` likewise.
+        key_value: (2 D, D).
+        key_gain: (E,).
+        out: (D, D).
+    """
+    count, width = states.shape[0], query_gain.size
+    heads = states.shape[1] // width
+    keys = np.empty((heads, count, width), np.float32)
+    values = np.empty((heads, count, width), np.float32)
+    still = np.zeros((width // 2, 2), np.float32)  # a turn by no angle
+    still[:, 0] = 1
+    for position in range(count):
+        slot(states[position], key_value, key_gain, still, keys, values, position)
+    queries = product(query, states[count - 1]).reshape(heads, width)
+    for head in range(heads):
+        _normalize_and_turn(queries[head], query_gain, still)
+    asking: Vector = states[count - 1]
+    return asking + product(out, _attend(queries, keys, values, count))
+
+
+@compiled
+def two_stage(x: Vector, weight: Matrix, bias: Vector) -> Vector:
+    """Return the log-probabilities (256,) of a `TwoStageHead`; weight is (16 + 256, D)."""
+    logits = affine(x, weight, bias).reshape(17, 16)
+    for row in range(17):
+        _log_softmax(logits[row])
+    for nibble in range(16):
+        logits[nibble + 1] += logits[0, nibble]
+    return logits[1:].reshape(256)
+
+
+@compiled
+def flat(x: Vector, weight: Matrix, bias: Vector) -> Vector:
+    """Return the log-probabilities (256,) of a `FlatHead`; weight is (256, D)."""
+    logits = affine(x, weight, bias)
+    _log_softmax(logits)
+    return logits
+
+
+@compiled
+def _log_softmax(x: Vector) -> None:
+    """Subtract the logarithm of the sum of exponentials, in place."""
+    most = np.max(x)
+    total = np.float32(0)
+    for i in range(x.size):
+        total += np.exp(x[i] - most)
+    x -= most + np.log(total)
 
 
 @compiled
@@ -162,29 +235,37 @@ def _attend(queries: Matrix, keys: Cube, values: Cube, count: int) -> Vector:
 
 
 @compiled
-def ngram_rows(
-    nearest: NDArray[np.int64],
+def embed(
+    nearest: NDArray[np.uint8],
+    place: int,
+    bytes_table: Matrix,
+    places_table: Matrix,
+    ngram_table: Matrix,
     masks: NDArray[np.int64],
     salts: NDArray[np.int64],
     offsets: NDArray[np.int64],
     rows: int,
-) -> NDArray[np.int64]:
-    """Return the table row of each n-gram that ends at a byte, as `NgramEmbedding.rows_of` does.
+) -> Vector:
+    """Return the sum of byte, place and n-gram vectors (D,), as `LocalEncoder.embed` does.
 
     Args:
         nearest: (8,), the byte and those before it, oldest first.
-        masks: (N,), the bits of each n-gram's bytes in the 64-bit word; `salts` and `offsets` likewise.
+        place: Of the byte in its patch; those past the table share the last row.
+        bytes_table: (256, D).
+        places_table: (places, D).
+        ngram_table: (N * rows, D).
+        masks: (N,), the bits of each n-gram's bytes in the 64-bit word; `salts` and `offsets` likewise. N may be 0.
         salts: (N,).
         offsets: (N,), where the rows of each n-gram begin.
-        rows: Rows of a table.
+        rows: Rows of each n-gram.
     """
+    x: Vector = bytes_table[nearest[-1]] + places_table[min(place, places_table.shape[0] - 1)]
     word = np.uint64(0)
     for byte in nearest:
         word = (word << np.uint64(8)) | np.uint64(byte)
-    found = np.empty_like(masks)
     for i in range(masks.size):
         mixed = (word & np.uint64(masks[i])) ^ np.uint64(salts[i])
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        found[i] = np.int64((mixed >> np.uint64(31)) & np.uint64(0x7FFFFFFF)) % rows + offsets[i]
-    return found
+        x += ngram_table[np.int64((mixed >> np.uint64(31)) & np.uint64(0x7FFFFFFF)) % rows + offsets[i]]
+    return x

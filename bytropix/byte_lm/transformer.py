@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bytropix.byte_lm.config import ByteTransformerConfig
 from bytropix.byte_lm.heads import HEADS, Head
 from bytropix.byte_lm.layers import Block, KeyValueCache, RMSNorm, Rotary
+from bytropix.byte_lm.steps import BlockSteps, HeadStep, array, fits
 
 BEGIN = 256  # row of the embedding that stands in front of the first byte
 
@@ -64,6 +65,19 @@ class ByteTransformer(nn.Module):
         return {}
 
 
+class TransformerSteps:
+    """A ByteTransformer for one position at a time."""
+
+    def __init__(self, model: ByteTransformer) -> None:
+        self._bytes = array(model.bytes.weight)
+        self._blocks = BlockSteps(model.blocks, model.rotary, model.norm)
+        self._head = HeadStep(model.head)
+
+    def __call__(self, symbol: int, caches: list[KeyValueCache]) -> Tensor:
+        """Return the log-probabilities (256,) of the byte after a symbol (0..256)."""
+        return self._head(self._blocks(self._bytes[symbol], caches))
+
+
 class TransformerSession:
     """One window of a ByteTransformer, batch of one; the same contract as WuBuSession."""
 
@@ -72,12 +86,16 @@ class TransformerSession:
         self._model = model
         self.length = 0
         self._caches = [KeyValueCache() for _ in model.blocks]
+        self._steps = TransformerSteps(model) if fits(model.bytes.weight) else None
         self.log_probs = self._predict([BEGIN], first=0)[-1]
 
     @torch.inference_mode()
     def push(self, values: list[int], next_starts: list[bool]) -> Tensor:
         """Read bytes and return the log-probabilities (n, 256) of the byte after each."""
-        log_probs = self._predict(values, first=self.length + 1)
+        if len(values) == 1 and self._steps is not None:
+            log_probs = self._steps(values[0], self._caches)[None]
+        else:
+            log_probs = self._predict(values, first=self.length + 1)
         self.length += len(values)
         self.log_probs = log_probs[-1]
         return log_probs

@@ -1,0 +1,44 @@
+"""What the compiled kernels for single positions share: how they are compiled, and the matrix product."""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+Vector = NDArray[np.float32]
+Matrix = NDArray[np.float32]
+Cube = NDArray[np.float32]
+
+
+def compiled(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Return the function compiled at its first call, and kept on disk.
+
+    Sums may be taken in any order; infinities and NaNs keep their meaning.
+    """
+    kernel: Callable[Given, Result] = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})(
+        function
+    )
+    return kernel
+
+
+@compiled
+def product(weight: Matrix, x: Vector) -> Vector:
+    """Return weight @ x."""
+    result = np.empty(weight.shape[0], np.float32)
+    for i in range(weight.shape[0]):
+        total = np.float32(0)
+        for j in range(weight.shape[1]):
+            total += weight[i, j] * x[j]
+        result[i] = total
+    return result
+
+
+@compiled
+def affine(x: Vector, weight: Matrix, bias: Vector) -> Vector:
+    """Return weight @ x + bias."""
+    return product(weight, x) + bias
