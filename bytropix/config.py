@@ -10,6 +10,7 @@ import difflib
 import functools
 import types
 import typing
+from collections.abc import Hashable
 from typing import Any, TypeVar
 
 from bytropix.errors import ConfigError
@@ -62,9 +63,9 @@ def from_plain(kind: type[T], plain: object, *, where: str = "") -> T:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     """Return the types of a dataclass's fields; a manifest asks ten thousand times."""
-    return typing.get_type_hints(kind)
+    return typing.get_type_hints(typing.cast(type, kind))
 
 
 def _convert(hint: Any, item: object, path: str) -> Any:

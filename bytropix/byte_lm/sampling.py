@@ -110,4 +110,5 @@ class Sampler:
 def _softmax(scores: Scores) -> Scores:
     """Return the probabilities of scores (256,)."""
     raised: Scores = np.exp(scores - scores.max())
-    return raised / raised.sum()
+    probs: Scores = raised / raised.sum()
+    return probs
