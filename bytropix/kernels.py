@@ -18,11 +18,11 @@ Cube = NDArray[np.float32]
 def compiled(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Return the function compiled at its first call, and kept on disk.
 
-    Sums may be taken in any order; infinities and NaNs keep their meaning.
+    Sums may be taken in any order; infinities and NaNs keep their meaning, and a division by zero raises nothing.
     """
-    kernel: Callable[Given, Result] = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})(
-        function
-    )
+    loose = {"reassoc", "contract", "nsz"}
+    made = numba.njit(cache=True, nogil=True, fastmath=loose, error_model="numpy")
+    kernel: Callable[Given, Result] = made(function)
     return kernel
 
 
@@ -41,4 +41,7 @@ def product(weight: Matrix, x: Vector) -> Vector:
 @compiled
 def affine(x: Vector, weight: Matrix, bias: Vector) -> Vector:
     """Return weight @ x + bias."""
-    return product(weight, x) + bias
+    result = product(weight, x)
+    for i in range(result.size):
+        result[i] += bias[i]
+    return result

@@ -18,6 +18,7 @@ from bytropix.byte_lm.decoder import Slots
 from bytropix.byte_lm.encoder import REACH
 from bytropix.byte_lm.layers import KeyValueCache
 from bytropix.byte_lm.steps import BlockSteps, DecoderStep, EncoderStep, HeadStep, array, fits
+from bytropix.nesting import StackCache, StackStep, goes_in_steps
 
 if TYPE_CHECKING:
     from bytropix.byte_lm.model import WuBuByteLM
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 class WuBuSteps:
     """The parts of a WuBuByteLM for one position at a time."""
 
-    def __init__(self, model: "WuBuByteLM") -> None:
+    def __init__(self, model: "WuBuByteLM", nesting_cache: StackCache) -> None:
         self.encoder = EncoderStep(model.encoder)
+        self.nesting = StackStep(model.nesting, nesting_cache.measures) if goes_in_steps(model.nesting) else None
         self.mixer = BlockSteps(model.mixer.blocks, model.mixer.rotary, model.mixer.norm)
         self.decoder = DecoderStep(model.decoder)
         self.head = HeadStep(model.head)
@@ -50,7 +52,7 @@ class WuBuSession:
         self._decoder_caches = [KeyValueCache() for _ in model.decoder.blocks]
         self._slot_caches = [KeyValueCache() for _ in model.decoder.blocks]
         self._nesting_cache = model.nesting.new_cache()
-        self._steps = WuBuSteps(model) if fits(model.first_slot) else None
+        self._steps = WuBuSteps(model, self._nesting_cache) if fits(model.first_slot) else None
         self._device = model.first_slot.device
         self._recent = bytes(REACH)
         # States of the bytes of the open patch, a piece for each push.
@@ -105,8 +107,12 @@ class WuBuSession:
     def _close_one(self, steps: WuBuSteps) -> None:
         """Turn the open patch into a memory slot by compiled kernels."""
         vector = steps.encoder.patch_vector(torch.cat(self._open, dim=1)[0].numpy())
-        mixed_11M = torch.from_numpy(steps.mixer(vector, self._mixer_caches))[None, None]
-        slot_11M = self._model.memory_norm(self._model.nesting(mixed_11M, self._nesting_cache))
+        mixed = steps.mixer(vector, self._mixer_caches)
+        if steps.nesting is None:
+            memory_11M = self._model.nesting(torch.from_numpy(mixed)[None, None], self._nesting_cache)
+        else:
+            memory_11M = steps.nesting(mixed, self._nesting_cache)
+        slot_11M = self._model.memory_norm(memory_11M)
         fresh = steps.decoder.add_slot(array(slot_11M)[0, 0], self._slot_caches)
         self._fresh_1SD = torch.cat([self._fresh_1SD, torch.from_numpy(fresh)[None, None]], dim=1)
         self._open, self._place = [], 0

@@ -137,8 +137,9 @@ def pool(states: Matrix, query: Matrix, query_gain: Vector, key_value: Matrix, k
     heads = states.shape[1] // width
     keys = np.empty((heads, count, width), np.float32)
     values = np.empty((heads, count, width), np.float32)
-    still = np.zeros((width // 2, 2), np.float32)  # a turn by no angle
-    still[:, 0] = 1
+    still = np.empty((width // 2, 2), np.float32)  # a turn by no angle
+    for i in range(width // 2):
+        still[i, 0], still[i, 1] = 1, 0
     for position in range(count):
         slot(states[position], key_value, key_gain, still, keys, values, position)
     queries = product(query, states[count - 1]).reshape(heads, width)
@@ -151,12 +152,14 @@ def pool(states: Matrix, query: Matrix, query_gain: Vector, key_value: Matrix, k
 @compiled
 def two_stage(x: Vector, weight: Matrix, bias: Vector) -> Vector:
     """Return the log-probabilities (256,) of a `TwoStageHead`; weight is (16 + 256, D)."""
-    logits = affine(x, weight, bias).reshape(17, 16)
-    for row in range(17):
-        _log_softmax(logits[row])
+    logits = affine(x, weight, bias)
+    _log_softmax(logits[:16])
     for nibble in range(16):
-        logits[nibble + 1] += logits[0, nibble]
-    return logits[1:].reshape(256)
+        low = logits[16 * (nibble + 1) : 16 * (nibble + 2)]
+        _log_softmax(low)
+        for i in range(16):
+            low[i] += logits[nibble]
+    return logits[16:]
 
 
 @compiled
@@ -170,11 +173,14 @@ def flat(x: Vector, weight: Matrix, bias: Vector) -> Vector:
 @compiled
 def _log_softmax(x: Vector) -> None:
     """Subtract the logarithm of the sum of exponentials, in place."""
-    most = np.max(x)
+    most = np.float32(-np.inf)
+    for i in range(x.size):
+        most = max(most, x[i])
     total = np.float32(0)
     for i in range(x.size):
         total += np.exp(x[i] - most)
-    x -= most + np.log(total)
+    for i in range(x.size):
+        x[i] -= most + np.log(total)
 
 
 @compiled

@@ -105,13 +105,16 @@ class QuaternionLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(inputs // 4, outputs // 4, 4).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the mapped vectors (..., outputs)."""
+    def matrix(self) -> Tensor:
+        """Return W as a real matrix (inputs, outputs), for row vectors."""
         basis = torch.eye(4, dtype=self.weight.dtype, device=self.weight.device)
         # Row r of block (i, o) is e_r * w: right multiplication by w as a real 4 x 4 matrix.
         blocks = hamilton(basis[:, None, None, :], self.weight[None])
-        matrix = blocks.permute(1, 0, 2, 3).reshape(self.weight.shape[0] * 4, -1)
-        return x @ matrix + self.bias
+        return blocks.permute(1, 0, 2, 3).reshape(self.weight.shape[0] * 4, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mapped vectors (..., outputs)."""
+        return x @ self.matrix() + self.bias
 
 
 ROTATIONS: dict[str, type[SpecialOrthogonal] | type[QuaternionRotation] | type[NoRotation]] = {

@@ -51,6 +51,7 @@ class NestedStack(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, config: NestingConfig) -> None:
         super().__init__()
+        self.config = config
         dims = [level.dim for level in config.levels]
         self.entry = linear(inputs, dims[0])
         befores = [None, *config.levels[:-1]]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bytropix.byte_lm.config import MixerConfig, NgramConfig
+from bytropix.nesting import LevelConfig, NestingConfig
 
 BYTES = 90
 
@@ -14,6 +15,7 @@ WUBU: dict[str, dict[str, Any]] = {
     "flat head": {"head": "flat"},
     "no n-grams": {"ngram": NgramConfig(sizes=())},
     "longest n-grams": {"ngram": NgramConfig(sizes=(7, 8), rows=3)},
+    "flat space": {"nesting": NestingConfig(levels=(LevelConfig(dim=8), LevelConfig(dim=4)), space="euclidean")},
     "no mixer layers": {"mixer": MixerConfig(width=48, layers=0, heads=2)},
 }
 TRANSFORMER: dict[str, dict[str, Any]] = {"as it is": {}, "two-stage head": {"head": "two_stage"}}
