@@ -17,21 +17,18 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def combiner(inputs: int, hidden: Sequence[int], outputs: int, dropout: float) -> nn.Sequential:
-    """Return (Linear, LayerNorm, GELU, Dropout) for each hidden width, then Linear.
-
-    The tanh form of GELU is as good and, for a few numbers at a time, far cheaper to call.
-    """
+    """Return (Linear, LayerNorm, GELU, Dropout) for each hidden width, then Linear."""
     widths = [inputs, *hidden]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [linear(before, after), nn.LayerNorm(after), nn.GELU("tanh"), nn.Dropout(dropout)]
+        layers += [linear(before, after), nn.LayerNorm(after), nn.GELU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, linear(widths[-1], outputs))
 
 
 def flow_mlp(dim: int, ratio: float, dropout: float) -> nn.Module:
     """Return a small two-layer network from a tangent space to itself."""
     hidden = max(16, int(ratio * dim))
-    return nn.Sequential(linear(dim, hidden), nn.GELU("tanh"), nn.Dropout(dropout), linear(hidden, dim))
+    return nn.Sequential(linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), linear(hidden, dim))
 
 
 def flow_linear(dim: int, ratio: float, dropout: float) -> nn.Module:
