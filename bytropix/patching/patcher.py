@@ -21,7 +21,7 @@ from bytropix.patching.config import PatchConfig, RuleName
 from bytropix.patching.entropy_rule import EntropyRule
 from bytropix.patching.fitting import fit_table
 from bytropix.patching.fixed_rule import FixedRule
-from bytropix.patching.limits import LENGTH, fresh_state
+from bytropix.patching.limits import fresh_state
 from bytropix.patching.rules import Rule
 from bytropix.patching.scoring import score
 from bytropix.patching.table import EntropyTable
@@ -38,6 +38,8 @@ RULES: dict[RuleName, Rule] = {
 # More text hardly changes a table of three bytes of context; this bounds the memory of a fit to about 350 MB.
 SAMPLE_BYTES = 32 << 20
 _CONTEXT_BYTES = 3
+# A document of one byte, whichever it is, and where it ends.
+_ANY, _ONE = np.zeros(1, dtype=np.uint8), np.ones(1, dtype=np.int64)
 
 
 class Patcher:
@@ -117,35 +119,46 @@ class OnlinePatcher:
     def __init__(self, patcher: Patcher) -> None:
         self._patcher = patcher
         self._state = fresh_state()
-        self._tail = np.empty(0, dtype=np.uint8)
+        self._tail = b""
+        self._ahead = self._look_ahead()
 
     @property
     def next_starts(self) -> bool:
         """Whether the byte to come starts a patch, whatever it will be; True at a document's start."""
-        if self._state[LENGTH] == 0:
-            return True
-        # Any byte stands for the one to come: neither its score nor its start looks at it.
-        return bool(self.copy().feed(b"\0")[1][0])
+        # Any byte stands for the one to come: its start does not look at it.
+        return bool(self._patcher._mark(_ANY, self._ahead, _ONE, self._state.copy())[0])
 
     def push(self, byte: int) -> None:
         """Take the next byte of the document, 0 to 255."""
-        self.feed(bytes((byte,)))
+        value = bytes((byte,))
+        self._patcher._mark(np.frombuffer(value, np.uint8), self._ahead, _ONE, self._state)
+        self._tail = (self._tail + value)[-_CONTEXT_BYTES:]
+        self._ahead = self._look_ahead()
 
     def feed(self, chunk: bytes | NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Take the next bytes of the document; return their entropy and starts, as for the whole document."""
         data = _as_bytes(chunk)
-        joined = np.concatenate((self._tail, data))
-        entropy = score(joined, np.array([joined.size], dtype=np.int64), self._patcher.table)[self._tail.size :]
+        entropy = self._score(data)
         starts = self._patcher._mark(data, entropy, np.array([data.size], dtype=np.int64), self._state)
-        self._tail = joined[-_CONTEXT_BYTES:]
+        self._tail = (self._tail + data[-_CONTEXT_BYTES:].tobytes())[-_CONTEXT_BYTES:]
+        self._ahead = self._look_ahead()
         return entropy, starts
 
     def copy(self) -> "OnlinePatcher":
         """Return an independent patcher at the same place of the document."""
         other = OnlinePatcher(self._patcher)
         other._state = self._state.copy()
-        other._tail = self._tail
+        other._tail, other._ahead = self._tail, self._ahead
         return other
+
+    def _look_ahead(self) -> NDArray[np.uint8]:
+        """Return the entropy (1,) before the byte to come, which does not look at it."""
+        return self._score(_ANY)
+
+    def _score(self, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the entropy before each of the next bytes."""
+        joined = np.concatenate((np.frombuffer(self._tail, np.uint8), data))
+        return score(joined, np.array([joined.size], dtype=np.int64), self._patcher.table)[len(self._tail) :]
 
 
 def fit_patcher(documents: Iterable[bytes | NDArray[np.uint8]], config: PatchConfig) -> Patcher:
