@@ -4,10 +4,12 @@
 
 A block of a mapped part is a view of its map, asked for once so that the store checks it. A block of a
 compressed part is decoded and kept in a least-recently-used cache, which should hold what one group of
-the order touches.
+the order touches. Blocks that are missing together are fetched in two threads: reading, checking and
+decoding release Python's lock.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ArrayName = Literal["bytes", "starts"]
+
+_THREADS = 2
 
 
 class BlockSource(Protocol):
@@ -91,22 +95,29 @@ class BlockTable:
         """
         self._calls += 1
         touched = _touch(parts, starts, stops, self._first_slot, self._block_bytes, self._used, self._calls)
-        for slot in touched[self._address[touched] == 0].tolist():
-            self._fetch(slot)
+        self._fetch(touched[self._address[touched] == 0].tolist())
         held = [self._decoded[slot] for slot in touched.tolist() if slot in self._decoded] if self._decoded else []
         address, length, first = _split(parts, starts, stops, self._first_slot, self._block_bytes, self._address)
         return Segments(address, length, first, held)
 
-    def _fetch(self, slot: int) -> None:
-        """Bring one block into memory, making room among the decoded ones if need be."""
+    def _fetch(self, slots: list[int]) -> None:
+        """Bring blocks into memory, making room among the decoded ones if need be."""
+        if not slots:
+            return
+        with ThreadPoolExecutor(min(_THREADS, len(slots)), thread_name_prefix="bytropix-fetch") as executor:
+            for slot, (block, compressed) in zip(slots, executor.map(self._read, slots), strict=True):
+                if compressed:
+                    self._decoded[slot] = block
+                    self._decoded_bytes += block.nbytes
+                self._address[slot] = block.ctypes.data
+        if self._decoded_bytes > self._capacity:
+            self._evict()
+
+    def _read(self, slot: int) -> tuple[NDArray[np.uint8], bool]:
+        """Return a block and whether it was decoded, so that nothing else holds it."""
         part = int(np.searchsorted(self._first_slot, slot, side="right")) - 1
-        block = self._parts[part].block(self._name, slot - int(self._first_slot[part]))
-        if self._parts[part].compressed:
-            self._decoded[slot] = block
-            self._decoded_bytes += block.nbytes
-            if self._decoded_bytes > self._capacity:
-                self._evict()
-        self._address[slot] = block.ctypes.data
+        found = self._parts[part]
+        return found.block(self._name, slot - int(self._first_slot[part])), found.compressed
 
     def _evict(self) -> None:
         """Drop the blocks that were not used for longest until the rest fits; those of this call stay."""

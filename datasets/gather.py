@@ -1,8 +1,9 @@
-"""Gather many windows at once: bytes copied, packed start bits unpacked to flags, no Python per window.
+"""Gather many windows at once: bytes copied, start bits shifted into place, no Python per window.
 
-    places, lengths -> memory segments -> bytes u8 [k, width], starts bool [k, width], patches i64 [k]
+    places, lengths -> memory segments -> bytes u8 [k, width], bits u8 [k, 8 words], patches i64 [k]
 
-Rows shorter than `width` end in zeros. Column 0 of `starts` is always set: a window opens with a patch.
+Starts stay packed, lowest bit first, in whole words of 64: flags would double what is written and moved. Rows shorter
+than `width` end in zeros. Bit 0 of a row is always set: a window opens with a patch.
 """
 
 import threading
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from bytropix.datasets.blocks import BlockSource, BlockTable
 from bytropix.datasets.buffers import BufferPool
-from bytropix.datasets.memory import FLAGS, copy_bytes, prefetch, unpack_bits
+from bytropix.datasets.memory import align_bits, copy_bytes, prefetch
 from bytropix.datasets.order import Places
 
-# One group of the order spans 64 MiB of text, and its 2 MiB blocks do not begin where stored blocks begin.
-CACHE_BYTES = {"bytes": 160 << 20, "starts": 64 << 20}
+# Decoding is several times slower than gathering, so all of a store of up to half a gigabyte is kept: from the second
+# epoch on nothing is decoded again. Of larger stores, what one group of the order spans (64 MiB) would do. The starts
+# are an eighth of the text.
+CACHE_BYTES = {"bytes": 512 << 20, "starts": 64 << 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +31,18 @@ class Rows:
 
     Attributes:
         bytes: u8 [k, width].
-        starts: bool [k, width], set where a patch opens.
+        bits: u8 [k, 8 * ceil(width / 64)], bit j of a row set where a patch opens with its byte j.
         patches: i64 [k], patches that open in the first `counted` columns.
     """
 
     bytes: NDArray[np.uint8]
-    starts: NDArray[np.bool_]
+    bits: NDArray[np.uint8]
     patches: NDArray[np.int64]
+
+    @property
+    def starts(self) -> NDArray[np.bool_]:
+        """The bits as flags, bool [k, width], unpacked at each call."""
+        return np.unpackbits(self.bits, axis=1, count=self.bytes.shape[1], bitorder="little").view(np.bool_)
 
 
 class Gatherer:
@@ -72,7 +80,10 @@ class Gatherer:
             text = self._bytes.segments(places.parts, places.offsets, stops)
             bits = self._starts.segments(places.parts, places.offsets >> 3, (stops + 7) >> 3)
         count = lengths.size
-        rows, flags = self._pool.take(2 * count * width).reshape(2, count, width)
+        words = (width + 63) >> 6
+        memory = self._pool.take(count * (8 * words + width))
+        aligned = memory[: 8 * count * words].view(np.uint64).reshape(count, words)
+        rows = memory[8 * count * words :].reshape(count, width)
         patches = np.empty(count, dtype=np.int64)
         _gather(
             text.address,
@@ -84,12 +95,11 @@ class Gatherer:
             places.offsets & 7,
             lengths,
             counted,
-            FLAGS,
             rows,
-            flags,
+            aligned,
             patches,
         )
-        return Rows(rows, flags.view(np.bool_), patches)
+        return Rows(rows, aligned.view(np.uint8), patches)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -111,17 +121,13 @@ def _gather(
     shifts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     counted: int,
-    table: NDArray[np.uint64],
     rows: NDArray[np.uint8],
-    flags: NDArray[np.uint8],
+    aligned: NDArray[np.uint64],
     patches: NDArray[np.int64],
 ) -> None:
-    """Fill rows, flags and patches; bits pass through two small buffers that stay in the nearest cache."""
+    """Fill rows, aligned and patches; bits pass through a small buffer that stays in the nearest cache."""
     width = rows.shape[1]
-    words = (width + 63) >> 6
-    packed = np.zeros(words + 1, dtype=np.uint64)  # at most width + 7 bits: they always fit
-    unpacked = np.empty(words * 8, dtype=np.uint64)
-    row_flags = unpacked.view(np.uint8)
+    packed = np.zeros(aligned.shape[1] + 1, dtype=np.uint64)  # at most width + 7 bits: they always fit
     for i in range(lengths.size):
         length = lengths[i]
         if i + 1 < lengths.size:
@@ -130,12 +136,6 @@ def _gather(
             prefetch(bits_address[bits], bits_length[bits])
         _copy_runs(rows.ctypes.data + i * width, text_address, text_length, text_first[i], text_first[i + 1])
         _copy_runs(packed.ctypes.data, bits_address, bits_length, bits_first[i], bits_first[i + 1])
-        opened = unpack_bits(packed, shifts[i], unpacked, min(counted, length), table)
-        if counted > 0:
-            opened += 1 - row_flags[0]
-        row_flags[0] = 1
+        patches[i] = align_bits(packed, shifts[i], length, counted, aligned[i])
         if length < width:
             rows[i, length:] = 0
-            row_flags[length:width] = 0
-        copy_bytes(flags.ctypes.data + i * width, unpacked.ctypes.data, width)
-        patches[i] = opened

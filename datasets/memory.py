@@ -1,4 +1,4 @@
-"""The compiled steps of a gather: ask for memory ahead, copy bytes by address, unpack bits to flags.
+"""The compiled steps of a gather: ask for memory ahead, copy bytes by address, move a bit string into place.
 
 Addresses come from arrays that the caller keeps alive; callers check every range before they copy.
 """
@@ -13,11 +13,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-
-# Row v holds the 8 bits of v, lowest first, one a byte, as one 64-bit word.
-FLAGS: NDArray[np.uint64] = (
-    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view(np.uint64).ravel()
-)
 
 
 @intrinsic
@@ -62,39 +57,46 @@ def prefetch(address: int, count: int) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def unpack_bits(
-    packed: NDArray[np.uint64],
-    shift: int,
-    flags: NDArray[np.uint64],
-    counted: int,
-    table: NDArray[np.uint64],
-) -> int:
-    """Unpack bits `shift`, `shift` + 1, ... of `packed` (lowest bit first) into one byte each, and count some.
+def align_bits(packed: NDArray[np.uint64], shift: int, length: int, counted: int, aligned: NDArray[np.uint64]) -> int:
+    """Move bits `shift`, `shift` + 1, ... of `packed` (lowest bit first) to bit 0 on, set bit 0, and count some.
 
     Args:
         packed: u64 [k + 1] of a little-endian bit string; the last word only feeds the shift.
         shift: 0 to 63.
-        flags: u64 [8 k], written; seen as u8 it holds 64 k bytes of 0 or 1.
-        counted: How many of the first flags to count, at most 64 k.
-        table: `FLAGS`.
+        length: Bits to keep, 1 to 64 k; those behind become 0.
+        counted: How many of the first bits to count, at most 64 k.
+        aligned: u64 [k], written.
 
     Returns:
-        The number of ones among the first `counted` flags.
+        The number of ones among the first `counted` bits.
     """
-    low, ones = np.uint64(255), np.uint64(0x0101010101010101)
     down, up = np.uint64(shift), np.uint64(63 - shift)
+    for i in range(aligned.size):
+        aligned[i] = (packed[i] >> down) | ((packed[i + 1] << np.uint64(1)) << up)
+    aligned[0] |= np.uint64(1)
+    whole = length >> 6
+    if whole < aligned.size:
+        aligned[whole] &= _lowest(length & 63)
+        aligned[whole + 1 :] = 0
     whole = counted >> 6
     found = np.uint64(0)
-    for i in range(flags.size >> 3):
-        word = (packed[i] >> down) | ((packed[i + 1] << np.uint64(1)) << up)
-        total = np.uint64(0)
-        for k in range(8):
-            eight = table[(word >> np.uint64(8 * k)) & low]
-            flags[i * 8 + k] = eight
-            total += eight
-        if i < whole:  # each byte of `total` is at most 8; the product adds them up in its highest byte
-            found += (total * ones) >> np.uint64(56)
-    count = np.int64(found)
-    for flag in flags.view(np.uint8)[whole << 6 : counted]:
-        count += flag
-    return int(count)
+    for word in aligned[:whole]:
+        found += _ones(word)
+    if whole < aligned.size:
+        found += _ones(aligned[whole] & _lowest(counted & 63))
+    return int(found)
+
+
+@numba.njit(nogil=True, cache=True)
+def _lowest(count: int) -> np.uint64:
+    """Return a word whose `count` lowest bits are set, 0 to 63."""
+    return (np.uint64(1) << np.uint64(count)) - np.uint64(1)
+
+
+@numba.njit(nogil=True, cache=True)
+def _ones(word: np.uint64) -> np.uint64:
+    """Count the bits that are set: in pairs, in fours, in bytes, and the bytes by a product."""
+    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)

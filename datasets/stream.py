@@ -10,6 +10,7 @@ is delivered exactly once an epoch.
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,21 +30,47 @@ _CHUNK_BYTES = 4 << 20  # gathered at a time: handing a result from thread to th
 _THREADS = 2
 _CHUNK_BATCHES = 64  # thousands of tiny batches made ahead would keep a training waiting at its start and end
 _CHUNKS_AHEAD = 4
+_EIGHT_COPIES = 0x0101010101010101
+_BIT_OF_COPY = 0x8040201008040201 - (1 << 64)  # as a signed word
 
 
 @dataclass(frozen=True, slots=True)
 class ByteBatch:
     """One training batch.
 
+    Patch starts travel packed, an eighth of their size as flags; `starts` unpacks them where the batch is.
+
     Attributes:
         bytes: u8 [batch, context + 1].
-        starts: bool [batch, context + 1], set where a patch opens; column 0 is always set.
+        bits: u8 [batch, 8 * ceil((context + 1) / 64)]; bit j of a row, lowest first, is set where a patch opens with
+            its byte j. Bit 0 is always set; those behind the row are not.
         patches: The largest number of patches that open in the first `context` columns of a row.
     """
 
     bytes: Tensor
-    starts: Tensor
+    bits: Tensor
     patches: int
+
+    @property
+    def starts(self) -> Tensor:
+        """The bits as flags, bool [batch, context + 1], unpacked at each call."""
+        return unpack_starts(self.bits, self.bytes.shape[1])
+
+    def to(self, device: torch.device | str) -> "ByteBatch":
+        """Return the batch on a device; from pinned memory, the copy does not wait."""
+        move = partial(Tensor.to, device=device, non_blocking=True)
+        return ByteBatch(move(self.bytes), move(self.bits), self.patches)
+
+    def pin_memory(self) -> "ByteBatch":
+        """Return a copy in pinned memory, as a `DataLoader` asks for."""
+        return ByteBatch(self.bytes.pin_memory(), self.bits.pin_memory(), self.patches)
+
+
+def unpack_starts(bits: Tensor, width: int) -> Tensor:
+    """Return the first `width` bits of each row of u8 [rows, n], lowest first, as bool [rows, width]."""
+    # A product puts eight copies of a byte side by side, the mask keeps bit j of copy j: few wide steps, no table.
+    spread = (bits.long() * _EIGHT_COPIES).bitwise_and_(_BIT_OF_COPY)
+    return spread.view(torch.uint8).bool()[:, :width]
 
 
 class ByteStream(IterableDataset[ByteBatch]):
@@ -172,18 +199,11 @@ class ByteStream(IterableDataset[ByteBatch]):
         width = self.context + 1
         lengths = np.full(batches * self.batch, width, dtype=np.int64)
         rows = self._gather(places, lengths, width=width, counted=self.context)
-        shape = (batches, self.batch, width)
-        most = rows.patches.reshape(batches, self.batch).max(axis=1).tolist()
-        return [
-            (position, ByteBatch(torch.from_numpy(text), torch.from_numpy(starts), patches))
-            for position, text, starts, patches in zip(
-                (positions + self.batch).tolist(),
-                rows.bytes.reshape(shape),
-                rows.starts.reshape(shape),
-                most,
-                strict=True,
-            )
-        ]
+        # A tensor a batch, not slices of one: those would be saved with all of its memory.
+        text = map(torch.from_numpy, rows.bytes.reshape(batches, self.batch, -1))
+        bits = map(torch.from_numpy, rows.bits.reshape(batches, self.batch, -1))
+        patches = rows.patches.reshape(batches, self.batch).max(axis=1).tolist()
+        return list(zip((positions + self.batch).tolist(), map(ByteBatch, text, bits, patches), strict=True))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the store's path and a state; the store is opened again there."""

@@ -141,10 +141,9 @@ class Training:
 
     def _backward(self, batch: ByteBatch) -> Tensor:
         """Add the gradients of one micro-batch and return its mean loss in nats."""
-        values = batch.bytes.to(self.device, non_blocking=True)
-        starts = batch.starts.to(self.device, non_blocking=True)
+        there = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device)):
-            loss = self.model.nats(values, starts, batch.patches).mean()
+            loss = self.model.nats(there.bytes, there.starts, there.patches).mean()
         (loss / self.recipe.train.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

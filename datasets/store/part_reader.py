@@ -123,24 +123,29 @@ class Part:
         return block
 
     def _file(self, name: str) -> ArrayFile:
-        """Return an array's file, mapped and checked on first use."""
-        found = self._files.get(name)
-        if found is None:
-            path = self.path / name / "c" / "0"
-            self._checked_json("zarr.json")
-            meta = self._checked_json(f"{name}/zarr.json")
-            size = int(meta["shape"][0]) * (8 if meta["data_type"] == "int64" else 1)
-            if size != self._sizes.get(name, size):
-                raise StoreError(f"{self.path}: '{name}' has {size} bytes, not {self._sizes[name]}; ingest again")
-            try:
-                data = np.memmap(path, np.uint8, mode="r")
-            except (OSError, ValueError) as error:
-                raise StoreError(f"{path}: cannot be read ({error}); restore it or ingest again") from error
-            index = self._index(name, data, size) if self.compressed else np.empty(0, INDEX_ENTRY)
-            found = ArrayFile(data, size, tuple(meta.get("attributes", {}).get(CHECKSUMS, ())), index)
-            if not self.compressed and (len(data) != size or len(found.crcs) != -(-size // BLOCK_BYTES)):
-                raise StoreError(f"{path}: holds {len(data)} bytes, not {size}; restore the part or ingest again")
-            self._files[name] = found
+        """Return an array's file, mapped and checked on first use, and once only: its blocks are views of that map."""
+        with self._lock:
+            found = self._files.get(name)
+            if found is None:
+                found = self._files[name] = self._open(name)
+            return found
+
+    def _open(self, name: str) -> ArrayFile:
+        """Map and check an array's file."""
+        path = self.path / name / "c" / "0"
+        self._checked_json("zarr.json")
+        meta = self._checked_json(f"{name}/zarr.json")
+        size = int(meta["shape"][0]) * (8 if meta["data_type"] == "int64" else 1)
+        if size != self._sizes.get(name, size):
+            raise StoreError(f"{self.path}: '{name}' has {size} bytes, not {self._sizes[name]}; ingest again")
+        try:
+            data = np.memmap(path, np.uint8, mode="r")
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}); restore it or ingest again") from error
+        index = self._index(name, data, size) if self.compressed else np.empty(0, INDEX_ENTRY)
+        found = ArrayFile(data, size, tuple(meta.get("attributes", {}).get(CHECKSUMS, ())), index)
+        if not self.compressed and (len(data) != size or len(found.crcs) != -(-size // BLOCK_BYTES)):
+            raise StoreError(f"{path}: holds {len(data)} bytes, not {size}; restore the part or ingest again")
         return found
 
     def _checked_json(self, name: str) -> dict[str, Any]:

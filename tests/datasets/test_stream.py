@@ -1,5 +1,6 @@
 """The stream over real stores: every window once an epoch, exact resume, damage reported, the same by any road."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from bytropix.datasets import ByteBatch, ByteStream
@@ -64,13 +67,47 @@ def test_an_epoch_delivers_every_window_once(store: Store) -> None:
     assert first != second
 
 
-def test_types_and_patch_count(store: Store) -> None:
-    """Bytes are uint8, starts are flags, and `patches` is the most that open in the context."""
-    batch = next(iter(stream_of(store)))
+@pytest.mark.parametrize("context", [6, 7, 62, 63, 64, 127, 300])
+def test_types_and_patch_count(store: Store, context: int) -> None:
+    """Bytes are uint8, starts are flags kept as bits, and `patches` is the most that open in the context."""
+    batch = next(iter(stream_of(store, context=context)))
+    bits = np.unpackbits(batch.bits.numpy(), axis=1, bitorder="little")
 
-    assert (batch.bytes.dtype, batch.starts.dtype) == (torch.uint8, torch.bool)
-    assert batch.bytes.shape == batch.starts.shape == (BATCH, CONTEXT + 1)
-    assert int(batch.starts[:, :CONTEXT].sum(1).max()) == batch.patches
+    assert (batch.bytes.dtype, batch.bits.dtype, batch.starts.dtype) == (torch.uint8, torch.uint8, torch.bool)
+    assert batch.bytes.shape == batch.starts.shape == (BATCH, context + 1)
+    assert batch.bits.shape == (BATCH, 8 * (context // 64 + 1))
+    assert bits[:, : context + 1].tolist() == batch.starts.int().tolist()
+    assert not bits[:, context + 1 :].any()
+    assert int(batch.starts[:, :context].sum(1).max()) == batch.patches
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.binary(min_size=24, max_size=24), min_size=1, max_size=4), width=st.integers(1, 192))
+def test_bits_unpack_lowest_first(rows: list[bytes], width: int) -> None:
+    """Any bits, any width: flag j of a row is bit j, and a flag is 0 or 1 in memory, as compiled code expects."""
+    bits = torch.tensor([list(row) for row in rows], dtype=torch.uint8)
+    starts = ByteBatch(torch.zeros(len(rows), width, dtype=torch.uint8), bits, 1).starts
+
+    assert [[row[j // 8] >> j % 8 & 1 for j in range(width)] for row in rows] == starts.view(torch.uint8).tolist()
+
+
+def test_a_batch_moves_as_a_whole(store: Store) -> None:
+    """`to` moves bytes and bits, and the starts are unpacked where they are."""
+    batch = next(iter(stream_of(store)))
+    there = batch.to("meta")
+
+    assert {there.bytes.device.type, there.bits.device.type, there.starts.device.type} == {"meta"}
+    assert (there.starts.shape, there.patches) == (batch.starts.shape, batch.patches)
+    assert plain([batch.to(torch.device("cpu"))]) == plain([batch])
+
+
+def test_a_pickled_batch_is_as_large_as_the_batch(store: Store) -> None:
+    """A batch is saved without the others that were gathered with it."""
+    batch = list(islice(stream_of(store), 3))[-1]
+    saved = pickle.dumps(batch)
+
+    assert plain([pickle.loads(saved)]) == plain([batch])
+    assert len(saved) < batch.bytes.numel() + batch.bits.numel() + 2000
 
 
 def test_row_alone_is_the_row_in_a_batch(store: Store) -> None:
