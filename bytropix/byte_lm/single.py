@@ -54,16 +54,16 @@ def block(
     for head in range(heads):
         _normalize_and_turn(projected[head], head_gain, turn)
         _normalize_and_turn(projected[heads + head], head_gain, turn)
-        keys[head, position] = projected[heads + head]
-        values[head, position] = projected[2 * heads + head]
+        _copy(projected[heads + head], keys[head, position])
+        _copy(projected[2 * heads + head], values[head, position])
     mixed = _attend(projected[:heads], keys, values, position + 1)
-    x = x + product(attention_out, mixed)
+    x = affine(mixed, attention_out, x)
     both = product(gate_up, rms_norm(x, feed_gain))
     hidden = down.shape[1]
     gated = np.empty(hidden, np.float32)
     for i in range(hidden):
         gated[i] = both[i] / (np.float32(1) + np.exp(-both[i])) * both[hidden + i]
-    return x + product(down, gated)
+    return affine(gated, down, x)
 
 
 @compiled
@@ -95,7 +95,7 @@ def read(
     projected = product(query, rms_norm(x, norm_gain)).reshape(heads, width)
     for head in range(heads):
         _normalize_and_turn(projected[head], head_gain, turn)
-    return x + product(out, _attend(projected, keys, values, count))
+    return affine(_attend(projected, keys, values, count), out, x)
 
 
 @compiled
@@ -117,8 +117,8 @@ def slot(
     projected = product(key_value, memory).reshape(2 * heads, width)
     for head in range(heads):
         _normalize_and_turn(projected[head], head_gain, turn)
-        keys[head, position] = projected[head]
-        values[head, position] = projected[heads + head]
+        _copy(projected[head], keys[head, position])
+        _copy(projected[heads + head], values[head, position])
 
 
 @compiled
@@ -145,8 +145,7 @@ def pool(states: Matrix, query: Matrix, query_gain: Vector, key_value: Matrix, k
     queries = product(query, states[count - 1]).reshape(heads, width)
     for head in range(heads):
         _normalize_and_turn(queries[head], query_gain, still)
-    asking: Vector = states[count - 1]
-    return asking + product(out, _attend(queries, keys, values, count))
+    return affine(_attend(queries, keys, values, count), out, states[count - 1])
 
 
 @compiled
@@ -168,6 +167,13 @@ def flat(x: Vector, weight: Matrix, bias: Vector) -> Vector:
     logits = affine(x, weight, bias)
     _log_softmax(logits)
     return logits
+
+
+@compiled
+def _copy(source: Vector, target: Vector) -> None:
+    """Write source into target; as an assignment of slices it would compile for seconds."""
+    for i in range(source.size):
+        target[i] = source[i]
 
 
 @compiled
@@ -265,13 +271,18 @@ def embed(
         offsets: (N,), where the rows of each n-gram begin.
         rows: Rows of each n-gram.
     """
-    x: Vector = bytes_table[nearest[-1]] + places_table[min(place, places_table.shape[0] - 1)]
+    own, placed = bytes_table[nearest[-1]], places_table[min(place, places_table.shape[0] - 1)]
+    x: Vector = np.empty_like(own)
+    for i in range(x.size):
+        x[i] = own[i] + placed[i]
     word = np.uint64(0)
     for byte in nearest:
         word = (word << np.uint64(8)) | np.uint64(byte)
-    for i in range(masks.size):
-        mixed = (word & np.uint64(masks[i])) ^ np.uint64(salts[i])
+    for n in range(masks.size):
+        mixed = (word & np.uint64(masks[n])) ^ np.uint64(salts[n])
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x += ngram_table[np.int64((mixed >> np.uint64(31)) & np.uint64(0x7FFFFFFF)) % rows + offsets[i]]
+        row = np.int64((mixed >> np.uint64(31)) & np.uint64(0x7FFFFFFF)) % rows + offsets[n]
+        for i in range(x.size):
+            x[i] += ngram_table[row, i]
     return x
