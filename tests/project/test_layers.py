@@ -13,11 +13,11 @@ ARRAYS = {"numpy", "numba"}
 
 # Room -> what its modules may import besides themselves, the standard library and PLAIN. The most exact room counts.
 MAY_IMPORT: dict[str, set[str]] = {
-    "bytropix": set(),
+    "bytropix": ARRAYS,
     "bytropix/geometry": {"torch"},
     "bytropix/patching": ARRAYS,
-    "bytropix/nesting": {"torch", "bytropix.geometry"},
-    "bytropix/byte_lm": {"torch", "bytropix.nesting", "bytropix.patching"} | ARRAYS,
+    "bytropix/nesting": {"torch", "bytropix.geometry", "bytropix.kernels"} | ARRAYS,
+    "bytropix/byte_lm": {"torch", "bytropix.nesting", "bytropix.patching", "bytropix.kernels"} | ARRAYS,
     "bytropix/optim": {"torch", "bytropix.geometry"},
     "datasets/store": {"bytropix.patching", "google_crc32c", "numcodecs", "zarr"} | ARRAYS,
     "datasets": {"torch", "llvmlite", "bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
