@@ -41,7 +41,7 @@ def from_plain(kind: type[T], plain: object, *, where: str = "") -> T:
     """
     if not isinstance(plain, dict):
         raise ConfigError(f"{where or kind.__name__} must be a table of {kind.__name__} fields, got {plain!r}")
-    hints = _hints(kind)
+    hints = _hints(typing.cast(Hashable, kind))
     names = [field.name for field in dataclasses.fields(typing.cast(Any, kind))]
     values: dict[str, Any] = {}
     for key, item in plain.items():

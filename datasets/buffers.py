@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-_SPARE = 8  # more than a prefetch queue holds, few enough that a burst of kept batches is given back
+_SPARE = 12  # more than a prefetch queue holds, few enough that a burst of kept batches is given back
 
 
 class BufferPool:

@@ -20,9 +20,8 @@ from bytropix.datasets.memory import align_bits, copy_bytes, prefetch
 from bytropix.datasets.order import Places
 
 # Decoding is several times slower than gathering, so all of a store of up to half a gigabyte is kept: from the second
-# epoch on nothing is decoded again. Of larger stores, what one group of the order spans (64 MiB) would do. The starts
-# are an eighth of the text.
-CACHE_BYTES = {"bytes": 512 << 20, "starts": 64 << 20}
+# epoch on nothing is decoded again. Of larger stores, what one group of the order spans (64 MiB) would do.
+CACHE_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,12 @@ class Gatherer:
 
     Args:
         parts: The parts, in the order that `Places.parts` numbers them.
+        cache_bytes: Decoded text to keep; their starts, an eighth of it, come on top. Only compressed parts need it.
     """
 
-    def __init__(self, parts: Sequence[BlockSource]) -> None:
-        self._bytes = BlockTable(parts, "bytes", CACHE_BYTES["bytes"])
-        self._starts = BlockTable(parts, "starts", CACHE_BYTES["starts"])
+    def __init__(self, parts: Sequence[BlockSource], *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._bytes = BlockTable(parts, "bytes", cache_bytes)
+        self._starts = BlockTable(parts, "starts", cache_bytes // 8)
         self._sizes = np.array([part.n_bytes for part in parts], dtype=np.int64)
         self._pool = BufferPool()
         self._lock = threading.Lock()

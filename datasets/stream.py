@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from bytropix.datasets.gather import Gatherer
+from bytropix.datasets.gather import CACHE_BYTES, Gatherer
 from bytropix.datasets.order import WindowOrder
 from bytropix.datasets.prefetch import ordered_prefetch
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError, StoreError
 
 _CHUNK_BYTES = 4 << 20  # gathered at a time: handing a result from thread to thread costs as much as gathering 256 KiB
+_CHUNK_BATCHES = 32  # thousands of tiny batches made ahead would keep a training waiting at its start and end
+_CHUNKS_AHEAD = 8  # with fewer, threads stand still where the consumer is late by one slice of the scheduler
 _THREADS = 2
-_CHUNK_BATCHES = 64  # thousands of tiny batches made ahead would keep a training waiting at its start and end
-_CHUNKS_AHEAD = 4
 _EIGHT_COPIES = 0x0101010101010101
 _BIT_OF_COPY = 0x8040201008040201 - (1 << 64)  # as a signed word
 
@@ -81,25 +81,40 @@ class ByteStream(IterableDataset[ByteBatch]):
     sequence. Such workers are copies: they begin at the position this stream has when the loader starts them and
     leave it there, so behind `num_workers > 0` call `skip` with the batches taken before `state_dict`.
 
+    Memory, whatever the store's size: about 45 MiB of batches made ahead (more where a single batch exceeds 4 MiB), and
+    for a compressed store up to 9/8 of `cache_bytes`. Each worker of a loader has its own.
+
     Args:
         store: An open store.
         split: Name of the split.
         context: Bytes a model sees; a window has one more.
         batch: Windows in a batch.
         seed: Names the order.
+        cache_bytes: Decoded text of a compressed store to keep. An epoch that fits is decoded once; a larger one is
+            decoded each time, from 80 MiB on each block once an epoch.
 
     Raises:
         ConfigError: batch is below 1, or the context is longer than every part of the split.
         StoreError: The store has no such split.
     """
 
-    def __init__(self, store: Store, *, split: str = "train", context: int, batch: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        split: str = "train",
+        context: int,
+        batch: int,
+        seed: int = 0,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         super().__init__()
         if batch < 1:
             raise ConfigError(f"batch must be at least 1 window, got {batch}")
         self.split = split
         self.context = context
         self.batch = batch
+        self.cache_bytes = cache_bytes
         self._store = store
         self._parts = store.parts(split)
         if not self._parts:
@@ -109,7 +124,7 @@ class ByteStream(IterableDataset[ByteBatch]):
             )
         self._position = 0
         self._use_seed(seed)
-        self._gather = Gatherer(self._parts)
+        self._gather = Gatherer(self._parts, cache_bytes=cache_bytes)
 
     @property
     def windows(self) -> int:
@@ -212,11 +227,12 @@ class ByteStream(IterableDataset[ByteBatch]):
             self.split,
             self.context,
             self.batch,
+            self.cache_bytes,
             self.state_dict(),
         )
 
 
-def _reopen(path: Path, split: str, context: int, batch: int, state: Mapping[str, Any]) -> ByteStream:
-    stream = ByteStream(Store.open(path), split=split, context=context, batch=batch)
+def _reopen(path: Path, split: str, context: int, batch: int, cache_bytes: int, state: Mapping[str, Any]) -> ByteStream:
+    stream = ByteStream(Store.open(path), split=split, context=context, batch=batch, cache_bytes=cache_bytes)
     stream.load_state_dict(state)
     return stream
