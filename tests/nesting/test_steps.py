@@ -33,7 +33,7 @@ def a_stack(levels: tuple[LevelConfig, ...], **changes: Any) -> NestedStack:
     stack = NestedStack(10, 9, NestingConfig(levels=levels, **changes)).eval()
     with torch.no_grad():
         for parameter in stack.parameters():
-            parameter += 0.3 * torch.rand_like(parameter)
+            parameter += 0.1 * torch.randn_like(parameter)
     return stack
 
 

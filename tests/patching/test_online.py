@@ -40,6 +40,19 @@ def test_next_starts_foretells_the_whole(patchers: dict[str, Patcher], rule: Rul
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_pushed_bytes_foretell_a_real_text(made: Any, patchers: dict[str, Patcher], rule: RuleName) -> None:
+    """Three bytes of context count: through text of every kind, each start is foretold."""
+    document = b"".join(made.mixture())[17_000:26_000]
+    online = patchers[rule].online()
+    foretold = []
+    for byte in document:
+        foretold.append(online.next_starts)
+        online.push(byte)
+
+    assert patchers[rule](document)[1].tolist() == foretold
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_copy_goes_its_own_way(made: Any, patchers: dict[str, Patcher], rule: RuleName) -> None:
     """A copy continues from the same place, and neither disturbs the other."""
     head, one, other = made.prose(300, "head"), made.prose(200, "one"), b"\xff\0" * 80
