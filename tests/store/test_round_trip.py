@@ -1,6 +1,8 @@
 """A part is a plain Zarr group, and our reader finds in it what plain zarr finds."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,22 @@ def test_raw_blocks_are_views(shared_store: Path) -> None:
     part = Store.open(shared_store).parts("train")[0]
 
     assert isinstance(part.block("bytes", 0), np.memmap) == (not part.compressed)
+
+
+def test_threads_share_one_map(shared_store: Path) -> None:
+    """Readers keep addresses of blocks, so threads that open an array at the same moment must get the same map."""
+    for _ in range(20):
+        part = Store.open(shared_store).parts("train")[0]
+        together = threading.Barrier(4)
+
+        def opened(part: Part = part, together: threading.Barrier = together) -> object:
+            together.wait()
+            return part._file("bytes").data
+
+        with ThreadPoolExecutor(4) as executor:
+            tasks = [executor.submit(opened) for _ in range(4)]
+
+        assert len({id(task.result()) for task in tasks}) == 1
 
 
 def test_same_arrays_are_the_same_files(tmp_path: Path) -> None:
