@@ -51,6 +51,9 @@ def command_class(name: str) -> type[Command]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # torch's threads wait for each other by spinning, which on a core they share with another process costs up to
+    # six times the work (measured). OpenMP reads this when torch is imported, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):  # models write any character, whatever the terminal's locale
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     try:
