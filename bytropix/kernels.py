@@ -1,4 +1,7 @@
-"""What the compiled kernels for single positions share: how they are compiled, and the matrix product."""
+"""What the compiled kernels for single positions share: how they are compiled, how weights reach them, the product.
+
+tensor -> array, over the same memory -> kernel
+"""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -6,6 +9,7 @@ from typing import ParamSpec, TypeVar
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -13,6 +17,8 @@ Result = TypeVar("Result")
 Vector = NDArray[np.float32]
 Matrix = NDArray[np.float32]
 Cube = NDArray[np.float32]
+
+LAYER_NORM_EPS = 1e-5  # torch's
 
 
 def compiled(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -24,6 +30,12 @@ def compiled(function: Callable[Given, Result]) -> Callable[Given, Result]:
     made = numba.njit(cache=True, nogil=True, fastmath=loose, error_model="numpy")
     kernel: Callable[Given, Result] = made(function)
     return kernel
+
+
+def array(x: Tensor) -> NDArray[np.float32]:
+    """Return a tensor as an array, over the same memory if it is contiguous."""
+    values: NDArray[np.float32] = x.detach().contiguous().numpy()
+    return values
 
 
 @compiled

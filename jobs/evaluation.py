@@ -119,7 +119,7 @@ def file_nats(
     """
     pieces = []
     begin = 0
-    for end in document_ends(data, document_bytes) if document_bytes else [len(data)]:
+    for end in document_ends(data, document_bytes):
         document = np.frombuffer(data[begin:end], np.uint8)
         pieces.append(document_nats(model, patcher, document, context=context, stride=stride, batch=batch))
         progress(end - begin)

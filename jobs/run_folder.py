@@ -84,12 +84,15 @@ class RunFolder:
         return load_patcher(self.path, self._of_store("patcher"))
 
     def document_bytes(self) -> int:
-        """Return the length at which ingestion cut files into documents; 0 for never.
+        """Return the length at which ingestion cut files into documents.
 
         Raises:
             RunError: store.json is missing or damaged.
         """
-        return int(self._of_store("config").get("document_bytes", 0))
+        try:
+            return int(self._of_store("config")["document_bytes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path / STORE}: no document_bytes ({error}); restore it or train again") from error
 
     def model(self) -> ByteModel:
         """Return the model with the weights of the latest checkpoint, in evaluation mode.

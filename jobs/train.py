@@ -74,6 +74,7 @@ class Training:
         self.model: ByteModel = build_model(recipe).to(self.device)
         self.optimizer = make_adamw(self.model, recipe.optim)
         self.step = 0
+        self.patcher = store.patcher()
         self.run = RunFolder.create(run, recipe, store, resume=resume)
         if resume and self.run.checkpoints():
             checkpoint = self.run.latest()
@@ -156,7 +157,7 @@ class Training:
             )
             log.evaluated(self.step, result)
         if train.sample_bytes:
-            log.text(self.step, sample_text(self.model, self.run.patcher(), train.context, train.sample_bytes))
+            log.text(self.step, sample_text(self.model, self.patcher, train.context, train.sample_bytes))
 
 
 def _has_bfloat16(device: torch.device) -> bool:

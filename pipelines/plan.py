@@ -52,16 +52,11 @@ def plan_parts(scanned: list[ScannedFile], config: IngestConfig) -> list[PartPla
     """Return the parts, train before val.
 
     Raises:
-        SourceError: No document is left, or none for training.
+        SourceError: No document is left.
     """
     if not scanned:
         raise SourceError("no document: every file is empty or cannot be read; give files that hold something")
-    parts = [part for split in SPLITS for part in _pack(split, scanned, config)]
-    if not any(part.split == "train" for part in parts):
-        raise SourceError(
-            "no document is left for training; give more data, a smaller --document-bytes or --val-fraction 0"
-        )
-    return parts
+    return [part for split in SPLITS for part in _pack(split, scanned, config)]
 
 
 def part_key(files: tuple[FileDocuments, ...], config: IngestConfig, patcher: str) -> str:
@@ -78,13 +73,15 @@ def sample_files(scanned: list[ScannedFile], config: IngestConfig) -> list[FileD
     """Return the train documents of the least hashes, `SAMPLE_BYTES` of them or all, file by file in order.
 
     Only hashes up to some limit are sorted; hashes are spread evenly, so a limit in proportion holds about enough.
+    Where all documents, one short file say, are val's, the sample is theirs.
     """
+    split = "train" if any(_on_side(file.digests, "train", config).any() for file in scanned) else "val"
     total = sum(int(file.lengths.sum(dtype=np.int64)) for file in scanned)
     share = min(1.0, config.val_fraction + 1.25 * SAMPLE_BYTES / total)
-    rows = _rows_below(scanned, config, share)
+    rows = _rows_below(scanned, split, config, share)
     while share < 1.0 and int(rows["length"].sum()) < SAMPLE_BYTES:
         share = min(1.0, 2 * share)
-        rows = _rows_below(scanned, config, share)
+        rows = _rows_below(scanned, split, config, share)
     rows.sort(order=["digest", "file", "begin"])
     enough = int(np.searchsorted(np.cumsum(rows["length"]), SAMPLE_BYTES)) + 1
     rows = np.sort(rows[:enough], order=["file", "begin"])
@@ -101,12 +98,12 @@ def sample_files(scanned: list[ScannedFile], config: IngestConfig) -> list[FileD
     ]
 
 
-def _rows_below(scanned: list[ScannedFile], config: IngestConfig, share: float) -> NDArray[np.void]:
-    """Return (digest, file, begin, length) of the train documents whose hash is below `share` of all hashes."""
+def _rows_below(scanned: list[ScannedFile], split: str, config: IngestConfig, share: float) -> NDArray[np.void]:
+    """Return (digest, file, begin, length) of a split's documents whose hash is below `share` of all hashes."""
     kind = np.dtype([("digest", "u8"), ("file", "i8"), ("begin", "i8"), ("length", "i8")])
     found = [np.empty(0, kind)]
     for number, file in enumerate(scanned):
-        chosen = np.flatnonzero(_on_side(file.digests, "train", config) & (file.digests <= _limit(share)))
+        chosen = np.flatnonzero(_on_side(file.digests, split, config) & (file.digests <= _limit(share)))
         rows = np.empty(len(chosen), kind)
         rows["digest"], rows["length"], rows["file"] = file.digests[chosen], file.lengths[chosen], number
         rows["begin"] = _begins(file.lengths)[chosen]

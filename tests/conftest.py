@@ -1,9 +1,11 @@
 """What tests of every room share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -18,3 +20,12 @@ def shared_data() -> Path:
     if not (folder / "text").is_dir():
         pytest.skip(f"no real files at {folder}; BYTROPIX_SHARED_DATA names another folder")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models on many threads are slower, and wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

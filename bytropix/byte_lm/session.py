@@ -17,7 +17,8 @@ from torch import Tensor
 from bytropix.byte_lm.decoder import Slots
 from bytropix.byte_lm.encoder import REACH
 from bytropix.byte_lm.layers import KeyValueCache
-from bytropix.byte_lm.steps import BlockSteps, DecoderStep, EncoderStep, HeadStep, array, fits
+from bytropix.byte_lm.steps import BlockSteps, DecoderStep, EncoderStep, HeadStep, fits
+from bytropix.kernels import array
 from bytropix.nesting import StackCache, StackStep, goes_in_steps
 
 if TYPE_CHECKING:

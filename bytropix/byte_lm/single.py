@@ -12,9 +12,8 @@ Shapes: D width, H heads, E head width, S room of a cache, M width of a memory s
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.kernels import Cube, Matrix, Vector, affine, compiled, product
+from bytropix.kernels import LAYER_NORM_EPS, Cube, Matrix, Vector, affine, compiled, product
 
-LAYER_NORM_EPS = 1e-5  # torch's
 LEAST_LENGTH = 1e-6  # as in RMSNorm
 
 

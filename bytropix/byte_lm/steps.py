@@ -20,18 +20,12 @@ from bytropix.byte_lm.decoder import ByteDecoder
 from bytropix.byte_lm.encoder import LocalEncoder, NgramEmbedding
 from bytropix.byte_lm.heads import FlatHead, Head, TwoStageHead
 from bytropix.byte_lm.layers import Block, CrossAttention, KeyValueCache, RMSNorm, Rotary
-from bytropix.kernels import Cube, Matrix, Vector, product
+from bytropix.kernels import Cube, Matrix, Vector, array, product
 
 
 def fits(weight: Tensor) -> bool:
     """Whether a model with this weight can go in steps: on a CPU, in float32."""
     return weight.dtype is torch.float32 and weight.device.type == "cpu"
-
-
-def array(x: Tensor) -> NDArray[np.float32]:
-    """Return a tensor as an array, over the same memory if it is contiguous."""
-    values: NDArray[np.float32] = x.detach().contiguous().numpy()
-    return values
 
 
 class BlockSteps:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from bytropix.byte_lm.config import ByteTransformerConfig
 from bytropix.byte_lm.heads import HEADS, Head
 from bytropix.byte_lm.layers import Block, KeyValueCache, RMSNorm, Rotary
-from bytropix.byte_lm.steps import BlockSteps, HeadStep, array, fits
+from bytropix.byte_lm.steps import BlockSteps, HeadStep, fits
+from bytropix.kernels import array
 
 BEGIN = 256  # row of the embedding that stands in front of the first byte
 

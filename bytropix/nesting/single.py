@@ -10,10 +10,9 @@ import math
 import numpy as np
 
 from bytropix.geometry.closed_form import ORIGIN, SOFTEN
-from bytropix.kernels import Matrix, Vector, compiled
+from bytropix.kernels import LAYER_NORM_EPS, Matrix, Vector, compiled
 
 LEAST_RIM = 4 * float(np.finfo(np.float32).eps)
-LAYER_NORM_EPS = 1e-5  # torch's
 
 
 @compiled

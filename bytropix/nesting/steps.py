@@ -10,11 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bytropix.geometry import PoincareBall, QuaternionLinear
-from bytropix.kernels import Matrix, Vector, affine, product
+from bytropix.kernels import Matrix, Vector, affine, array, product
 from bytropix.nesting import single
 from bytropix.nesting.level import DEPTH_LIMIT, Frame, Level
 from bytropix.nesting.stack import Measures, NestedStack, StackCache
@@ -121,12 +120,6 @@ class TransitionStep:
         """Return the weight of each boundary point in the aggregate, for distances (K,)."""
         weights: Vector = np.exp(scaled.min() - scaled) if self._kind == "softmax" else np.ones_like(scaled)
         return weights if self._kind == "sum" else weights / weights.sum()
-
-
-def array(x: Tensor) -> NDArray[np.float32]:
-    """Return a tensor as an array, over the same memory if it is contiguous."""
-    values: NDArray[np.float32] = x.detach().contiguous().numpy()
-    return values
 
 
 def network(module: nn.Module) -> Callable[[Vector], Vector]:

@@ -1,6 +1,6 @@
 """The text that benchmarks work on.
 
---data FOLDER, or shared/data beside a checkout, or the sources of Python's standard library -> files -> n bytes
+--data FOLDER, or else the sources of Python's standard library -> files -> n bytes
 """
 
 import sysconfig
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from bytropix.errors import SourceError
 
 DOCUMENT_BYTES = 16384
-_BESIDE_CHECKOUT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 def corpus_files(data: Path | None) -> list[Path]:
@@ -23,21 +22,14 @@ def corpus_files(data: Path | None) -> list[Path]:
     """
     if data is not None:
         return _files(data, "*")
-    if _BESIDE_CHECKOUT.is_dir():
-        return [path for kind in ("text", "dna") for path in _files(_BESIDE_CHECKOUT / kind, "*")]
     library = Path(sysconfig.get_paths()["stdlib"])
     return [path for path in _files(library, "*.py") if "site-packages" not in path.parts]
 
 
-def prose(data: Path | None, n_bytes: int) -> bytes:
-    """Return `n_bytes` of English prose where there is some (Gutenberg's books in shared data), or else of any file.
-
-    What there is is repeated as often as needed.
-    """
-    books = _BESIDE_CHECKOUT / "text" / "gutenberg"
-    files = _files(books, "*.txt") if data is None and books.is_dir() else corpus_files(data)
+def some_text(data: Path | None, n_bytes: int) -> bytes:
+    """Return the first `n_bytes` of the files; what there is is repeated as often as needed."""
     found = bytearray()
-    for path in files:
+    for path in corpus_files(data):
         found += path.read_bytes()
         if len(found) >= n_bytes:
             break

@@ -1,6 +1,6 @@
 """Speed of generation, byte by byte, with everything that is cached.
 
-prose -> Reader -> log-probabilities -> Sampler -> the next byte of the prose is read, whatever was drawn
+text -> Reader -> log-probabilities -> Sampler -> the next byte of the text is read, whatever was drawn
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from bytropix.byte_lm import (
 )
 from bytropix.byte_lm.generation import Reader
 from bytropix.byte_lm.sampling import Sampler
-from bytropix.jobs.bench.corpus import prose
+from bytropix.jobs.bench.corpus import some_text
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against, torch_threads
 from bytropix.patching import PatchConfig, Patcher, fit_patcher
 
@@ -25,13 +25,13 @@ TEXT_BYTES = 500_000
 
 
 def bench_generate(settings: BenchSettings) -> list[BenchRow]:
-    """Measure bytes a second on one thread; untrained weights take the time of trained ones, on prose."""
+    """Measure bytes a second on one thread; untrained weights take the time of trained ones."""
     return [compare(settings, WuBuConfig(), ByteTransformerConfig(), n_bytes=BYTES)]
 
 
 def compare(settings: BenchSettings, wubu: WuBuConfig, transformer: ByteTransformerConfig, *, n_bytes: int) -> BenchRow:
     """Measure two models of given sizes on the same text."""
-    text = prose(settings.data, TEXT_BYTES)
+    text = some_text(settings.data, TEXT_BYTES)
     patcher = fit_patcher([text], PatchConfig())
     torch.manual_seed(0)
     models = WuBuByteLM(wubu, context=CONTEXT), ByteTransformer(transformer, context=CONTEXT)

@@ -10,7 +10,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from bytropix.jobs.bench.corpus import prose
+from bytropix.jobs.bench.corpus import some_text
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
@@ -29,7 +29,7 @@ def write_files(folder: Path, text: bytes) -> None:
 
 def bench_ingest(settings: BenchSettings) -> list[BenchRow]:
     """Measure an ingestion end to end, the start of its processes included."""
-    text = prose(settings.data, int(TIMES * settings.megabytes * 1e6))
+    text = some_text(settings.data, int(TIMES * settings.megabytes * 1e6))
     sources, out = settings.folder / "sources", settings.folder / "ingested.bx"
     write_files(sources, text)
 

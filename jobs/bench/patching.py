@@ -1,13 +1,13 @@
 """Speed of fitting a patcher, and of scoring and cutting with it, on one core.
 
-prose -> fit -> patcher -> entropy and starts of 16 KiB documents, against the patcher that it replaces
+text -> fit -> patcher -> entropy and starts of 16 KiB documents, against the patcher that it replaces
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bytropix.jobs.bench.corpus import documents, prose
+from bytropix.jobs.bench.corpus import documents, some_text
 from bytropix.jobs.bench.original_patcher import OriginalPatcher
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against, alone
 from bytropix.patching import SAMPLE_BYTES, PatchConfig, fit_patcher
@@ -18,7 +18,7 @@ ORIGINAL_WINDOW = 256
 
 def bench_patching(settings: BenchSettings) -> list[BenchRow]:
     """Measure score plus cut against the original's patcher, and the fit."""
-    data, ends = documents(prose(settings.data, int(settings.megabytes * 1e6)))
+    data, ends = documents(some_text(settings.data, int(settings.megabytes * 1e6)))
     sample = data[:SAMPLE_BYTES]
     patcher = fit_patcher([sample], PatchConfig())
     rows = [

@@ -15,7 +15,7 @@ import torch
 
 from bytropix.datasets.store import Store
 from bytropix.datasets.stream import ByteStream
-from bytropix.jobs.bench.corpus import prose
+from bytropix.jobs.bench.corpus import some_text
 from bytropix.jobs.bench.ingest import write_files
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against
 from bytropix.pipelines.config import IngestConfig
@@ -33,7 +33,7 @@ def bench_stream(settings: BenchSettings) -> list[BenchRow]:
     An epoch of zstd is decoded once, before the first turn, if the stream's cache holds it. What a larger corpus pays
     is a row without a target: decoding alone, on two cores, is slower than half of the memory map.
     """
-    text = prose(settings.data, int(TIMES * settings.megabytes * 1e6))
+    text = some_text(settings.data, int(TIMES * settings.megabytes * 1e6))
     write_files(settings.folder / "texts", text)
     (settings.folder / "raw").write_bytes(text)
     rows = []

@@ -1,6 +1,6 @@
 """Training speed of the WuBu model and of a plain transformer of the same size.
 
-prose in patches -> batches of 16 windows of 513 bytes -> loss, gradients, AdamW: a few steps of each, in turns
+text in patches -> batches of 16 windows of 513 bytes -> loss, gradients, AdamW: a few steps of each, in turns
 """
 
 import os
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bytropix.byte_lm import ByteTransformer, ByteTransformerConfig, WuBuByteLM, WuBuConfig
-from bytropix.jobs.bench.corpus import documents, prose
+from bytropix.jobs.bench.corpus import documents, some_text
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against, torch_threads
 from bytropix.optim import OptimConfig, make_adamw
 from bytropix.patching import PatchConfig, fit_patcher
@@ -47,7 +47,7 @@ def compare(settings: BenchSettings, wubu: WuBuConfig, transformer: ByteTransfor
 
 def _batches(settings: BenchSettings, batch: int) -> list[tuple[Tensor, Tensor, int]]:
     """Return a few batches of windows: bytes, starts, and the most patches of a row."""
-    data, ends = documents(prose(settings.data, TEXT_BYTES))
+    data, ends = documents(some_text(settings.data, TEXT_BYTES))
     starts = fit_patcher([data], PatchConfig()).patch(data, ends)[1]
     generator = np.random.default_rng(0)
     found = []

@@ -58,12 +58,13 @@ class IngestBytes:
             print(json.dumps(report, sort_keys=True))
         else:
             print(_lines(report), file=sys.stderr)
-        if not report["splits"]["val"]["documents"] and self.config.val_fraction > 0:
-            print(
-                "warning: no document landed in val; ingest more data, a smaller --document-bytes or a larger "
-                "--val-fraction to evaluate on it",
-                file=sys.stderr,
-            )
+        for split, remedy in (("train", "smaller"), ("val", "larger")):
+            if not report["splits"][split]["documents"] and self.config.val_fraction > 0:
+                print(
+                    f"warning: no document landed in {split}; ingest more data, or with a smaller --document-bytes "
+                    f"or a {remedy} --val-fraction",
+                    file=sys.stderr,
+                )
         return 0
 
 

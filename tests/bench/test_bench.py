@@ -12,7 +12,7 @@ from bytropix.byte_lm import ByteTransformerConfig, WuBuConfig
 from bytropix.byte_lm.config import LocalConfig, MixerConfig, NgramConfig
 from bytropix.errors import ConfigError, SourceError
 from bytropix.jobs.bench import BENCHES, generate, train
-from bytropix.jobs.bench.corpus import corpus_files, prose
+from bytropix.jobs.bench.corpus import corpus_files, some_text
 from bytropix.jobs.bench.original_patcher import OriginalPatcher
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against, table
 from bytropix.jobs.cli import main
@@ -112,7 +112,7 @@ def test_a_target_is_met_or_not(value: float | None, ratio: float | None, target
 def test_text_is_repeated_to_size(settings: BenchSettings) -> None:
     """Any size can be asked for; the text starts again where the files end."""
     whole = sum(path.stat().st_size for path in corpus_files(settings.data))
-    text = prose(settings.data, 2 * whole + 10)
+    text = some_text(settings.data, 2 * whole + 10)
 
     assert len(text) == 2 * whole + 10
     assert text[:whole] == text[whole : 2 * whole]

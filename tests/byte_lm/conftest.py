@@ -1,7 +1,6 @@
 """Small byte models of both kinds, fitted patchers of every rule, and texts that are the same on every machine."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -95,12 +94,3 @@ def patchers() -> dict[str, Patcher]:
     """A fitted patcher for every rule, its longest patch 12 bytes."""
     sample = list(Lab.texts(8000).values())
     return {rule: fit_patcher(sample, PatchConfig(rule=rule, mean_patch=4, max_patch=12)) for rule in RULES}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small models on many threads are slower, and wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -6,13 +6,12 @@ import random
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import bytropix
 from bytropix.datasets.store import Store
@@ -63,15 +62,6 @@ def write_sources(folder: Path, files: int = 12) -> Path:
     (folder / "long.txt").write_text("\n".join(" ".join(draw.choices(WORDS, k=9)) for _ in range(150)), "utf-8")
     (folder / "binary.bin").write_bytes(bytes(range(256)) * 4 + b"\xff" * 300 + b"\0" * 300)
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny models on many threads are slower, and wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

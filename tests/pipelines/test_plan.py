@@ -108,9 +108,16 @@ def test_key_holds_everything_that_decides_the_bytes(scanned: list[ScannedFile],
     assert part_key(one, small, "patcher") in keys
 
 
-def test_no_train_document(scanned: list[ScannedFile]) -> None:
-    """A corpus whose every document falls to val is refused with the remedy; so is none at all."""
-    with pytest.raises(SourceError, match=r"no document is left for training.*--val-fraction 0"):
-        plan_parts([scanned[0]], IngestConfig(document_bytes=1 << 20, val_fraction=1 - 1e-12))
+def test_all_documents_may_be_vals(scanned: list[ScannedFile]) -> None:
+    """A document never changes sides: where all are val's, they make the only split, and the sample."""
+    config = IngestConfig(document_bytes=1024, val_fraction=1 - 1e-12)
+    sampled = sample_files(scanned, config)
+
+    assert {part.split for part in plan_parts(scanned, config)} == {"val"}
+    assert sum(file.n_bytes for file in sampled) == sum(file.size for file in scanned)
+
+
+def test_no_document() -> None:
+    """Nothing to ingest is refused with the remedy."""
     with pytest.raises(SourceError, match="every file is empty or cannot be read"):
         plan_parts([], IngestConfig())

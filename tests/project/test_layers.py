@@ -13,7 +13,7 @@ ARRAYS = {"numpy", "numba"}
 
 # Room -> what its modules may import besides themselves, the standard library and PLAIN. The most exact room counts.
 MAY_IMPORT: dict[str, set[str]] = {
-    "bytropix": ARRAYS,
+    "bytropix": {"torch"} | ARRAYS,
     "bytropix/geometry": {"torch"},
     "bytropix/patching": ARRAYS,
     "bytropix/nesting": {"torch", "bytropix.geometry", "bytropix.kernels"} | ARRAYS,
