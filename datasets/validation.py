@@ -21,6 +21,7 @@ from bytropix.datasets.gather import Gatherer
 from bytropix.datasets.order import Places
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
+from bytropix.patching import Patcher
 
 _BATCHES_SORTED = 64  # rows sorted by length at a time: little padding, and still about the store's order
 
@@ -53,6 +54,7 @@ class ValidationWindows:
         context: Most bytes in a row.
         stride: Bytes that a window scores unless it is a document's first or last; half the context by default.
         batch: Most rows in a batch; a part's last batch may have fewer.
+        patcher: Cuts the documents anew; without one they are cut as they are stored.
 
     Raises:
         ConfigError: context or batch is below 1, or stride outside 1..context.
@@ -62,13 +64,21 @@ class ValidationWindows:
     """
 
     def __init__(
-        self, store: Store, *, split: str = "val", context: int, stride: int | None = None, batch: int
+        self,
+        store: Store,
+        *,
+        split: str = "val",
+        context: int,
+        stride: int | None = None,
+        batch: int,
+        patcher: Patcher | None = None,
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1 row, got {batch}")
         self.context = context
         self.stride = checked_stride(context, stride)
         self.batch = batch
+        self._patcher = patcher
         self._parts = store.parts(split)
         self._gather = Gatherer(self._parts)
         self.n_bytes = sum(part.n_bytes for part in self._parts)
@@ -78,25 +88,39 @@ class ValidationWindows:
         run = _BATCHES_SORTED * self.batch
         for index, part in enumerate(self._parts):
             ends = np.asarray(part.doc_ends, dtype=np.int64)
+            cut = None if self._patcher is None else self._patcher.patch(part.read("bytes", 0, part.n_bytes), ends)[1]
             windows = _windows(ends, self.context, self.stride)
             for first in range(0, len(windows), run):
                 rows = windows[first : first + run]
                 rows = rows[np.argsort(rows[:, 0] - rows[:, 1], kind="stable")]
                 for start in range(0, len(rows), self.batch):
-                    yield self._batch(index, rows[start : start + self.batch])
+                    yield self._batch(index, rows[start : start + self.batch], cut)
 
-    def _batch(self, part: int, windows: NDArray[np.int64]) -> ValidationBatch:
+    def _batch(self, part: int, windows: NDArray[np.int64], cut: NDArray[np.bool_] | None) -> ValidationBatch:
+        """Return a batch; `cut` holds the part's patch starts where they are not the stored ones."""
         starts, stops, score_from = windows.T
         lengths = stops - starts
         places = Places(np.full(len(windows), part, dtype=np.int64), np.ascontiguousarray(starts))
         rows = self._gather(places, lengths, width=self.context, counted=self.context)
+        flags = rows.starts if cut is None else _flags(cut, starts, stops, self.context)
         return ValidationBatch(
             bytes=torch.from_numpy(rows.bytes),
-            starts=torch.from_numpy(rows.starts),
+            starts=torch.from_numpy(flags),
             lengths=torch.from_numpy(lengths),
             score_from=torch.from_numpy(score_from - starts),
-            patches=int(rows.patches.max()),
+            patches=int(flags.sum(1).max()),
         )
+
+
+def _flags(
+    cut: NDArray[np.bool_], starts: NDArray[np.int64], stops: NDArray[np.int64], width: int
+) -> NDArray[np.bool_]:
+    """Return the patch starts of windows, bool [rows, width], from those of a part, the first of each set."""
+    flags = np.zeros((len(starts), width), np.bool_)
+    for row, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+        flags[row, : stop - start] = cut[start:stop]
+    flags[:, 0] = True
+    return flags
 
 
 def windows_of(length: int, context: int, stride: int | None = None) -> list[tuple[int, int, int]]:

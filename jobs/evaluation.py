@@ -58,6 +58,7 @@ def bits_per_byte(
     stride: int | None = None,
     batch: int = 16,
     at_most: int = 0,
+    patcher: Patcher | None = None,
     progress: Progress = ignore,
 ) -> Evaluation:
     """Score a split of a store.
@@ -70,6 +71,7 @@ def bits_per_byte(
         stride: See `Evaluation`; half the context unless given.
         batch: Windows scored at a time.
         at_most: Stop after the batch that reaches this many bytes; 0 scores all.
+        patcher: Cuts the documents as the model's own store was cut; not needed for that store.
         progress: Called with the number of bytes just scored.
 
     Raises:
@@ -78,7 +80,7 @@ def bits_per_byte(
     """
     was_training = model.training
     model.eval()
-    windows = ValidationWindows(store, split=split, context=context, stride=stride, batch=batch)
+    windows = ValidationWindows(store, split=split, context=context, stride=stride, batch=batch, patcher=patcher)
     total, count = 0.0, 0
     for rows in windows:
         scored_BT = _scored(rows.lengths, rows.score_from, rows.bytes.shape[1])

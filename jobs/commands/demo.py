@@ -35,7 +35,7 @@ class Demo:
     per byte beside those of xz and an n-gram model on the same held-out bytes, whoever wins, and a generated sample.
     """
 
-    folder: Path = Path("demo")
+    folder: Path = Path("runs/demo")
     """Where store and run go; one that an earlier demo left is replaced."""
     recipe: Path | None = None
     """Another recipe than the demo's own."""

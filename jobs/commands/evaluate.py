@@ -19,8 +19,9 @@ from bytropix.jobs.run_folder import RunFolder
 class Evaluate:
     """Print the bits per byte of a trained model on a split of a store.
 
-    Every byte is scored once. Beside the model stand `xz -9e` on the same bytes, document after document, and an
-    order-4 n-gram model (Witten-Bell) fitted on the store's train split.
+    Every byte is scored once, cut into patches as the run's own store was, whatever store it stands in. Beside the
+    model stand `xz -9e` on the same bytes, document after document, and an order-4 n-gram model (Witten-Bell) fitted on
+    the store's train split.
     """
 
     run: Path
@@ -73,7 +74,14 @@ def compare(
         )
     with progress_bar("evaluate", sum(part.n_bytes for part in parts)) as bar:
         result = bits_per_byte(
-            model, store, split=split, context=context, stride=stride, batch=batch, progress=bar.update
+            model,
+            store,
+            split=split,
+            context=context,
+            stride=stride,
+            batch=batch,
+            patcher=run.patcher(),
+            progress=bar.update,
         )
     ngram = NgramModel.fit(store.parts("train"))
     return {

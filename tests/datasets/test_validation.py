@@ -14,6 +14,7 @@ from bytropix.datasets import ValidationBatch, ValidationWindows
 from bytropix.datasets.store import Store
 from bytropix.datasets.validation import windows_of
 from bytropix.errors import ConfigError, StoreError
+from bytropix.patching import PatchConfig, fit_patcher
 
 
 @settings(deadline=None, max_examples=300)
@@ -112,6 +113,23 @@ def test_starts_are_the_stored_ones(store: Store, truth_of: Any) -> None:
             assert not rows.starts[row, length:].any()
             assert not rows.bytes[row, length:].any()
     assert seen > 20
+
+
+def test_another_patcher_cuts_anew(store: Store) -> None:
+    """The store's own patcher changes nothing; another one's starts are those of the documents it is given."""
+    stored = list(ValidationWindows(store, context=90, stride=40, batch=5))
+    again = list(ValidationWindows(store, context=90, stride=40, batch=5, patcher=store.patcher()))
+    fixed = fit_patcher([b"any sample will do"], PatchConfig(rule="fixed", mean_patch=7))
+    (part, *_) = store.parts("val")
+    text = part.read("bytes", 0, part.n_bytes)
+    begin, end = 0, int(part.doc_ends[0])
+    first = next(iter(ValidationWindows(store, context=end - begin, batch=1 << 10, patcher=fixed)))
+    row = next(row for row in range(len(first.lengths)) if first.bytes[row, :end].tolist() == text[:end].tolist())
+
+    assert all(torch.equal(one.starts, other.starts) for one, other in zip(stored, again, strict=True))
+    assert [one.patches for one in stored] == [other.patches for other in again]
+    assert first.starts[row].tolist() == fixed(text[begin:end])[1].tolist()
+    assert first.patches == int(first.starts.sum(1).max())
 
 
 def test_each_iteration_yields_the_same(store: Store) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from bytropix.config import from_plain
 from bytropix.jobs.cli import COMMANDS, parse
+from bytropix.jobs.commands.demo import Demo
 from bytropix.jobs.recipe import Recipe
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -94,3 +95,12 @@ def test_no_file_names_a_machine() -> None:
     named = [path.name for path, text in texts.items() if MACHINE_PATH.search(text.decode("utf-8", "replace"))]
 
     assert named == []
+
+
+def test_the_first_command_leaves_the_second_alone() -> None:
+    """What the demo writes lies in a folder that git, and so ruff, ignores, and that spelling skips."""
+    (top, *_) = Demo().folder.parts
+    spelling = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["tool"]["codespell"]["skip"]
+
+    assert f"/{top}/" in (PROJECT / ".gitignore").read_text("utf-8").splitlines()
+    assert top in spelling.split(",")
