@@ -1,5 +1,17 @@
 """Where documents come from: one file per kind of source."""
 
 from bytropix.pipelines.sources.files import SourceFile, find_files
+from bytropix.pipelines.sources.records import BadRecord, Block, ReadOptions, SourceFault
+from bytropix.pipelines.sources.registry import KINDS, Kind, read_records
 
-__all__ = ["SourceFile", "find_files"]
+__all__ = [
+    "KINDS",
+    "BadRecord",
+    "Block",
+    "Kind",
+    "ReadOptions",
+    "SourceFault",
+    "SourceFile",
+    "find_files",
+    "read_records",
+]
