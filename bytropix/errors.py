@@ -3,11 +3,13 @@
     BytropixError
     ├── ConfigError   a setting that cannot work: the message names the field, the value and the rule
     ├── SourceError   an input that cannot be read
+    │   ├── ChangedSourceError   one that is no longer what it was when it was first read
+    │   └── TooManyBadError      more of the inputs are bad than was allowed (exit code 3)
     ├── StoreError    a store that is missing, unfinished, damaged, newer than this version, or in the way
     └── RunError      a run folder or checkpoint that cannot be used
 
-The command line prints the message of any of these in one line and exits with code 2, so a message names the
-path or value, what is wrong with it, and what to do.
+The command line prints the message of any of these in one line and exits with code 2 (3 where it says so), so a message
+names the path or value, what is wrong with it, and what to do.
 """
 
 
@@ -21,6 +23,26 @@ class ConfigError(BytropixError):
 
 class SourceError(BytropixError):
     """An input that cannot be read."""
+
+
+class ChangedSourceError(SourceError):
+    """An input that changed or vanished after it was first read.
+
+    Args:
+        place: Its path or URL.
+        what: What has happened to it.
+    """
+
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(place, what)
+        self.place, self.what = place, what
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}; leave it alone and run again"
+
+
+class TooManyBadError(SourceError):
+    """More of the inputs are bad than was allowed."""
 
 
 class StoreError(BytropixError):

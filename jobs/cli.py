@@ -4,7 +4,7 @@
 
 A command is a frozen dataclass in `bytropix.jobs.commands`: its fields are the flags, its docstrings the help, and
 calling it is the work. It is imported only when it is named, so that help is quick. Errors that are raised on purpose
-end in one line on stderr and exit code 2.
+end in one line on stderr and exit code 2, or 3 where more of the inputs are bad than was allowed.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from typing import Protocol, cast
 
 import tyro
 
-from bytropix.errors import BytropixError
+from bytropix.errors import BytropixError, TooManyBadError
 from bytropix.version import VERSION
 
 COMMANDS = {
@@ -32,6 +32,7 @@ COMMANDS = {
     "bench": ("bench:Bench", "measure speed and fairness, as ratios against named baselines"),
 }
 USAGE_ERROR = 2
+TOO_MANY_BAD = 3
 
 
 class Command(Protocol):
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words)
     except BytropixError as error:
         print(f"bytropix: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return TOO_MANY_BAD if isinstance(error, TooManyBadError) else USAGE_ERROR
     except KeyboardInterrupt:
         print("bytropix: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
