@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,7 @@ class ByteStream(IterableDataset[ByteBatch]):
         self._parts = store.parts(split)
         if not self._parts:
             raise StoreError(
-                f"{store.path}: split {split!r} holds no bytes (splits: {', '.join(store.splits)}); "
+                f"{store.url}: split {split!r} holds no bytes (splits: {', '.join(store.splits)}); "
                 "choose another split or ingest more"
             )
         self._position = 0
@@ -176,16 +175,16 @@ class ByteStream(IterableDataset[ByteBatch]):
             epoch, position, seed = (int(state[name]) for name in ("epoch", "position", "seed"))
             there = {name: state[name] for name in self._subject()}
         except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{self._store.path}: not the state of a byte stream: {state!r}") from error
+            raise StoreError(f"{self._store.url}: not the state of a byte stream: {state!r}") from error
         for name, here in self._subject().items():
             if there[name] != here:
                 raise StoreError(
-                    f"{self._store.path}: the {name} of this stream is {here}, the state to resume from has "
+                    f"{self._store.url}: the {name} of this stream is {here}, the state to resume from has "
                     f"{there[name]}; use the {name} that it was taken with, or start a new run"
                 )
         if epoch < 0 or not 0 <= position < self.windows:
             raise StoreError(
-                f"{self._store.path}: the state to resume from is damaged: position {position} of epoch {epoch}, where "
+                f"{self._store.url}: the state to resume from is damaged: position {position} of epoch {epoch}, where "
                 f"an epoch has {self.windows} windows; resume from another checkpoint"
             )
         self._use_seed(seed)
@@ -223,7 +222,7 @@ class ByteStream(IterableDataset[ByteBatch]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the store's path and a state; the store is opened again there."""
         return _reopen, (
-            Path(self._store.path),
+            self._store.url,
             self.split,
             self.context,
             self.batch,
@@ -232,7 +231,7 @@ class ByteStream(IterableDataset[ByteBatch]):
         )
 
 
-def _reopen(path: Path, split: str, context: int, batch: int, cache_bytes: int, state: Mapping[str, Any]) -> ByteStream:
-    stream = ByteStream(Store.open(path), split=split, context=context, batch=batch, cache_bytes=cache_bytes)
+def _reopen(url: str, split: str, context: int, batch: int, cache_bytes: int, state: Mapping[str, Any]) -> ByteStream:
+    stream = ByteStream(Store.open(url), split=split, context=context, batch=batch, cache_bytes=cache_bytes)
     stream.load_state_dict(state)
     return stream

@@ -92,7 +92,7 @@ def bits_per_byte(
             break
     model.train(was_training)
     if not count:
-        raise StoreError(f"{store.path}: split '{split}' holds no bytes; ingest with a larger --val-fraction")
+        raise StoreError(f"{store.url}: split '{split}' holds no bytes; ingest with a larger --val-fraction")
     return Evaluation(nats=total, n_bytes=count, context=context, stride=windows.stride)
 
 

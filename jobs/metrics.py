@@ -67,7 +67,7 @@ class RunLog:
     def describe(self, model: nn.Module, store: Store) -> None:
         """Note what is trained on what."""
         count = sum(parameter.numel() for parameter in model.parameters())
-        self._line({"event": "start", "parameters": count, "store": store.path.name, "fingerprint": store.fingerprint})
+        self._line({"event": "start", "parameters": count, "store": store.name, "fingerprint": store.fingerprint})
 
     def step(self, step: int, loss: Tensor, *, read: int, waited: float) -> None:
         """Hold one optimizer step until `flush`.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bytropix.config import from_plain, to_plain
-from bytropix.datasets.store import Store, load_patcher, write_patcher
+from bytropix.datasets.store import Store, load_patcher, open_storage, write_patcher
 from bytropix.datasets.store.commit import write_file
 from bytropix.errors import ConfigError, RunError
 from bytropix.jobs.checkpoint import load_weights
@@ -51,10 +51,10 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         if not (path / STORE).is_file():
             kept = {
-                "name": store.path.name,
+                "name": store.name,
                 "fingerprint": store.fingerprint,
                 "config": store.manifest.config,
-                "patcher": write_patcher(path, store.patcher()),
+                "patcher": write_patcher(open_storage(path), store.patcher())[0],
             }
             write_file(path / STORE, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
         write_file(path / CONFIG, f"{write_toml(to_plain(recipe))}\n".encode())
@@ -81,7 +81,7 @@ class RunFolder:
             RunError: It is missing or damaged.
             StoreError: Its table is missing or damaged.
         """
-        return load_patcher(self.path, self._of_store("patcher"))
+        return load_patcher(open_storage(self.path), self._of_store("patcher"))
 
     def document_bytes(self) -> int:
         """Return the length at which ingestion cut files into documents.

@@ -1,9 +1,11 @@
 """The settings of an ingestion that decide what the store holds; how many processes do the work is not among them."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated
 
-from bytropix.datasets.store import CODECS
+import tyro
+
+from bytropix.datasets.store import PartLayout
 from bytropix.errors import ConfigError
 from bytropix.patching import PatchConfig
 
@@ -24,8 +26,8 @@ class IngestConfig:
     """Most bytes of a document. A file is cut after the first newline past half of that, at the latest here."""
     part_bytes: int = 32 << 20
     """Raw bytes of a part, the unit of work and of commit; a worker holds about five times as much."""
-    codec: Literal["zstd", "none"] = "zstd"
-    """zstd: compressed; none: raw files that readers map."""
+    layout: Annotated[PartLayout, tyro.conf.OmitArgPrefixes] = field(default_factory=PartLayout)
+    """How a part lies on disk."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
@@ -34,5 +36,3 @@ class IngestConfig:
             raise ConfigError(f"document_bytes must lie in 1024..{MOST_DOCUMENT_BYTES}, got {self.document_bytes}")
         if not 4096 <= self.part_bytes <= MOST_PART_BYTES:
             raise ConfigError(f"part_bytes must lie in 4096..{MOST_PART_BYTES}, got {self.part_bytes}")
-        if self.codec not in CODECS:
-            raise ConfigError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")

@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from bytropix.config import to_plain
 from bytropix.datasets.store import (
     FORMAT_VERSION,
+    FileRecord,
     Manifest,
     SourceRecord,
     Store,
-    patcher_files,
+    open_storage,
     publish,
     write_patcher,
 )
-from bytropix.datasets.store.commit import BESIDE, record_file, room_for, write_file
+from bytropix.datasets.store.commit import BESIDE, room_for, write_file
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.patching import fit_patcher
 from bytropix.pipelines.config import IngestConfig
@@ -99,9 +100,10 @@ def ingest_bytes(
         _make_way(out, overwrite=overwrite)
         rows = [{"bytes_read": file.size, "path": file.file.name, "reason": file.refused} for file in refused]
         lines = [json.dumps(row, sort_keys=True) + "\n" for row in rows]
-        write_file(out / "quarantine.jsonl", "".join(lines).encode())
-        settings = _fit(out, kept, config, progress)
-        tasks = _tasks(out, plans, config, settings)
+        listed = "".join(lines).encode()
+        write_file(out / "quarantine.jsonl", listed)
+        settings, babylon = _fit(out, kept, config, progress)
+        tasks = _tasks(out, plans, config, settings, babylon)
         results = map(do_part, tasks) if pool is None else ordered(pool, do_part, tasks, ahead=workers + 1)
         done = _collect(results, sum(plan.n_bytes for plan in plans), progress)
     manifest = Manifest(
@@ -109,13 +111,13 @@ def ingest_bytes(
         kind="bytes",
         config=to_plain(config),
         patcher=settings,
-        babylon=patcher_files(out),
+        babylon=babylon,
         sources=tuple(SourceRecord(name=file.file.name, size=file.size, sha256=file.sha256) for file in kept),
         parts=tuple(part.record for part in done),
-        quarantine=record_file(out / "quarantine.jsonl", out),
+        quarantine=FileRecord(path="quarantine.jsonl", size=len(listed), sha256=FileRecord.hash_of(listed)),
         quarantined=len(refused),
     )
-    publish(out, manifest)
+    publish(open_storage(out), manifest)
     return IngestSummary(store=Store.open(out), skipped=sum(part.skipped for part in done))
 
 
@@ -159,8 +161,10 @@ def _make_way(out: Path, *, overwrite: bool) -> None:
         (out / RECEIPTS).mkdir(parents=True, exist_ok=True)
 
 
-def _fit(out: Path, kept: list[ScannedFile], config: IngestConfig, progress: Progress) -> dict[str, Any]:
-    """Fit the patcher on a sample of the train documents, keep it in the store, return its settings."""
+def _fit(
+    out: Path, kept: list[ScannedFile], config: IngestConfig, progress: Progress
+) -> tuple[dict[str, Any], tuple[FileRecord, ...]]:
+    """Fit the patcher on a sample of the train documents, keep it in the store, return its settings and files."""
     files = sample_files(kept, config)
     total = sum(file.n_bytes for file in files)
 
@@ -173,21 +177,23 @@ def _fit(out: Path, kept: list[ScannedFile], config: IngestConfig, progress: Pro
             progress("fit", read, total)
 
     progress("fit", 0, total)
-    return write_patcher(out, fit_patcher(sample(), config.patch))
+    return write_patcher(open_storage(out), fit_patcher(sample(), config.patch))
 
 
-def _tasks(out: Path, plans: list[PartPlan], config: IngestConfig, settings: dict[str, Any]) -> Iterator[PartTask]:
+def _tasks(
+    out: Path, plans: list[PartPlan], config: IngestConfig, settings: dict[str, Any], babylon: tuple[FileRecord, ...]
+) -> Iterator[PartTask]:
     """Give the tasks one by one, since each lists its documents."""
     patcher = json.dumps(settings, sort_keys=True)
-    decides = json.dumps([patcher, [file.sha256 for file in patcher_files(out)]])
+    decides = json.dumps([patcher, [file.sha256 for file in babylon]])
     for plan in plans:
         files = plan.files(config)
         yield PartTask(
-            root=out,
+            url=str(out),
             split=plan.split,
             name=plan.name,
             files=files,
-            codec=config.codec,
+            layout=config.layout,
             key=part_key(files, config, decides),
             patcher=patcher,
         )

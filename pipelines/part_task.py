@@ -6,17 +6,24 @@ plan -> read documents, checked against the plan -> score and cut -> write, comm
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.config import from_plain, to_plain
-from bytropix.datasets.store import PartArrays, PartRecord, SourceSpan, load_patcher, write_part
-from bytropix.datasets.store.commit import same_files, write_file
+from bytropix.datasets.store import (
+    PartArrays,
+    PartLayout,
+    PartRecord,
+    SourceSpan,
+    load_patcher,
+    open_storage,
+    write_part,
+)
 from bytropix.datasets.store.patch_lengths import LONGEST, count_lengths
-from bytropix.errors import ConfigError
+from bytropix.datasets.store.storage import same_files
+from bytropix.errors import ConfigError, StoreError
 from bytropix.patching import Patcher
 from bytropix.pipelines.documents import FileDocuments, read_documents
 
@@ -27,11 +34,12 @@ RECEIPTS = "receipts"
 class PartTask:
     """One part to write."""
 
-    root: Path
+    url: str
+    """Where the store lies."""
     split: str
     name: str
     files: tuple[FileDocuments, ...]
-    codec: str
+    layout: PartLayout
     key: str
     """Hash of all that decides the part's bytes."""
     patcher: str
@@ -57,38 +65,40 @@ def do_part(task: PartTask) -> PartDone:
     done = finished(task)
     if done is not None:
         return PartDone(done, skipped=True)
-    patcher = _patcher(task.root, task.patcher)
+    patcher = _patcher(task.url, task.patcher)
     data = read_documents(task.files)
     ends = np.cumsum(np.concatenate([file.lengths for file in task.files]), dtype=np.int64)
     entropy, starts = patcher.patch(data, ends)
     spans, lengths = _count(task.files, starts, patcher.config.max_patch)
     arrays = PartArrays(data, entropy, starts, ends, _doc_meta(task.files))
-    record = write_part(task.root, task.split, task.name, arrays, codec=task.codec, spans=spans, patch_lengths=lengths)
+    storage = open_storage(task.url)
+    record = write_part(storage, task.split, task.name, arrays, layout=task.layout, spans=spans, patch_lengths=lengths)
     receipt = {"key": task.key, "record": to_plain(record)}
-    write_file(receipt_path(task), json.dumps(receipt, sort_keys=True).encode())
+    storage.write(receipt_name(task), json.dumps(receipt, sort_keys=True).encode())
     return PartDone(record, skipped=False)
 
 
-def receipt_path(task: PartTask) -> Path:
+def receipt_name(task: PartTask) -> str:
     """Return where the receipt of a part lies until the store is published."""
-    return task.root / RECEIPTS / f"{task.split}-{task.name}.json"
+    return f"{RECEIPTS}/{task.split}-{task.name}.json"
 
 
 def finished(task: PartTask) -> PartRecord | None:
     """Return the record of a part that an earlier run finished under the same key and that is whole, else `None`."""
     try:
-        receipt: dict[str, Any] = json.loads(receipt_path(task).read_text("utf-8"))
+        storage = open_storage(task.url)
+        receipt: dict[str, Any] = json.loads(storage.read(receipt_name(task)).tobytes())
         key, record = receipt["key"], from_plain(PartRecord, receipt["record"])
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+    except (OSError, ValueError, KeyError, TypeError, ConfigError, StoreError):
         return None
-    whole = key == task.key and same_files(task.root / "parts" / task.split / task.name, record.files)
+    whole = key == task.key and same_files(storage, record.folder, record.files)
     return record if whole else None
 
 
 @lru_cache(maxsize=1)
-def _patcher(root: Path, settings: str) -> Patcher:
+def _patcher(url: str, settings: str) -> Patcher:
     """Return the patcher, loaded once per process."""
-    return load_patcher(root, json.loads(settings))
+    return load_patcher(open_storage(url), json.loads(settings))
 
 
 def _doc_meta(files: tuple[FileDocuments, ...]) -> bytes:

@@ -161,7 +161,7 @@ def _pack(split: str, scanned: list[ScannedFile], config: IngestConfig) -> Itera
                 size += int(ends[fit - 1]) - before
                 done = fit
             if done < len(chosen):
-                yield PartPlan(split, f"{number:05d}.zarr", size, tuple(held))
+                yield PartPlan(split, config.layout.part_name(number), size, tuple(held))
                 number, size, held = number + 1, 0, []
     if held:
-        yield PartPlan(split, f"{number:05d}.zarr", size, tuple(held))
+        yield PartPlan(split, config.layout.part_name(number), size, tuple(held))

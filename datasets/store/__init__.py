@@ -1,8 +1,10 @@
 """The store format: its schema, its writers, its readers. Pipelines write it, streams read it."""
 
-from bytropix.datasets.store.manifest import Store, load_patcher, patcher_files, publish, write_patcher
-from bytropix.datasets.store.part_reader import Part
-from bytropix.datasets.store.part_writer import CODECS, PartArrays, write_part
+from bytropix.datasets.store.babylon import load_patcher, write_patcher
+from bytropix.datasets.store.codecs import CODECS
+from bytropix.datasets.store.formats import PartLayout, open_part, write_part
+from bytropix.datasets.store.manifest import publish
+from bytropix.datasets.store.part import Part, PartArrays
 from bytropix.datasets.store.schema import (
     FORMAT_VERSION,
     FileRecord,
@@ -10,7 +12,10 @@ from bytropix.datasets.store.schema import (
     PartRecord,
     SourceRecord,
     SourceSpan,
+    doc_meta_line,
 )
+from bytropix.datasets.store.storage import Storage, StoredFile, open_storage
+from bytropix.datasets.store.store import Store
 
 __all__ = [
     "CODECS",
@@ -19,12 +24,17 @@ __all__ = [
     "Manifest",
     "Part",
     "PartArrays",
+    "PartLayout",
     "PartRecord",
     "SourceRecord",
     "SourceSpan",
+    "Storage",
     "Store",
+    "StoredFile",
+    "doc_meta_line",
     "load_patcher",
-    "patcher_files",
+    "open_part",
+    "open_storage",
     "publish",
     "write_part",
     "write_patcher",

@@ -4,14 +4,13 @@ write beside -> flush to disk -> rename -> flush the folder's entry
 """
 
 import errno
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from bytropix.datasets.store.schema import FileRecord
 from bytropix.errors import StoreError
 
 BESIDE = ".writing-"
@@ -28,10 +27,9 @@ def write_file(path: Path, data: bytes) -> None:
     with room_for(path):
         try:
             with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
+                write_pieces(file, [data])
+                flush(file)
+            rename(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
@@ -58,7 +56,7 @@ def new_folder(path: Path) -> Iterator[Path]:
                     flush_file(entry)
             flush_folder(beside)
             _remove(path)
-            beside.replace(path)
+            rename(beside, path)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
@@ -87,31 +85,27 @@ def room_for(path: Path) -> Iterator[None]:
         ) from error
 
 
-def record_files(folder: Path) -> tuple[FileRecord, ...]:
-    """Return path, size and hash of every file below a folder, by path."""
-    return tuple(record_file(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
+def write_pieces(file: BinaryIO, pieces: Sequence[bytes | memoryview]) -> None:
+    """Write bytes to a file, piece after piece."""
+    for piece in pieces:
+        file.write(piece)
 
 
-def record_file(path: Path, folder: Path) -> FileRecord:
-    """Return path below `folder`, size and hash of a file."""
-    return FileRecord(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
+def flush(file: BinaryIO) -> None:
+    """Wait until what was written to a file is on disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
-def same_files(folder: Path, files: tuple[FileRecord, ...]) -> bool:
-    """Return whether every file is there with its size and hash."""
-    try:
-        return all(
-            (folder / file.path).stat().st_size == file.size and sha256_of(folder / file.path) == file.sha256
-            for file in files
-        )
-    except OSError:
-        return False
+def rename(old: Path, new: Path) -> None:
+    """Give a file or folder another name, in place of a file that has it."""
+    old.replace(new)
 
 
 def flush_file(path: Path) -> None:
     """Wait until a file is on disk."""
     with path.open("rb+") as file:
-        os.fsync(file.fileno())
+        flush(file)
 
 
 def flush_folder(path: Path) -> None:
@@ -123,9 +117,3 @@ def flush_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,12 +1,16 @@
 """What a store's manifest holds, as frozen dataclasses; `manifest.json` is their plain form with sorted keys.
 
-NAME.bx/manifest.json  babylon/  quarantine.jsonl  parts/{train,val}/00000.zarr/
+NAME.bx/manifest.json  versions/00001.json  babylon/  quarantine.jsonl  parts/{train,val}/00000.{zarr/,tar,index}
+
+Fields with a default are those that format version 1 lacks: what it means by their absence is the default.
 """
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, field
 from typing import Any
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BLOCK_BYTES = 1 << 18  # raw bytes under one checksum: an inner chunk of a compressed array, a stretch of a raw one
 
 
@@ -20,6 +24,14 @@ class FileRecord:
     """Bytes."""
     sha256: str
     """Of the file."""
+
+    @staticmethod
+    def hash_of(*pieces: bytes | memoryview) -> str:
+        """Return the sha256 of bytes that lie end to end, in hex."""
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +59,7 @@ class PartRecord:
     split: str
     """train or val."""
     name: str
-    """Folder below parts/<split>/."""
+    """Folder or tar below parts/<split>/."""
     n_bytes: int
     """Raw bytes."""
     documents: int
@@ -60,6 +72,19 @@ class PartRecord:
     """Where the bytes come from."""
     patch_lengths: tuple[int, ...]
     """How many patches have 0, 1, 2 ... bytes, up to the longest there is."""
+    format: str = "zarr"
+    """zarr or webdataset."""
+    codec: str = "zstd"
+    """What compresses it; of a part of format version 1 only `compressed` counts."""
+    pieces: int = 0
+    """Documents that are a piece of a longer one, which was cut."""
+    version: int = 1
+    """The version of the store that added it."""
+
+    @property
+    def folder(self) -> str:
+        """The folder, below the store, that `files` are named from."""
+        return f"parts/{self.split}" if self.format == "webdataset" else f"parts/{self.split}/{self.name}"
 
     @property
     def patches(self) -> int:
@@ -77,6 +102,10 @@ class SourceRecord:
     """Bytes."""
     sha256: str
     """Of its content."""
+    kind: str = "plain"
+    """How it was read."""
+    version: int = 1
+    """The version of the store that added it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +127,39 @@ class Manifest:
     parts: tuple[PartRecord, ...]
     """Every part, train before val, in order."""
     quarantine: FileRecord
-    """The file quarantine.jsonl."""
+    """The list of what was refused."""
     quarantined: int
     """Its rows."""
+    version: int = 1
+    """1, and one more with each append."""
+    documents_in: int | None = None
+    """Documents that were stored, dropped or quarantined; a refused file is one. `None`: not counted."""
+    dropped: dict[str, Any] = field(default_factory=dict)
+    """How many documents were left out, by cause."""
+
+    @property
+    def documents(self) -> int:
+        """Documents that are stored."""
+        return sum(part.documents for part in self.parts)
+
+
+def doc_meta_line(*, source: str, offset: int, record: str = "", of: int = 0) -> bytes:
+    """Return a document's row of `doc_meta`.
+
+    Args:
+        source: Name of the source.
+        offset: The document's first byte in its record, or in the source where that has no records.
+        record: Name of the record in its source.
+        of: Bytes of the whole record, if it was cut and this is a piece.
+    """
+    row: dict[str, Any] = {"offset": offset, "source": source}
+    if record:
+        row["record"] = record
+    if of:
+        row["of"] = of
+    return dump_row(row)
+
+
+def dump_row(row: dict[str, Any]) -> bytes:
+    """Return a row as the one JSON line that stands for it."""
+    return json.dumps(row, sort_keys=True).encode() + b"\n"

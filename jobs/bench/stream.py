@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from bytropix.datasets.store import Store
+from bytropix.datasets.store import PartLayout, Store
 from bytropix.datasets.stream import ByteStream
 from bytropix.jobs.bench.corpus import some_text
 from bytropix.jobs.bench.ingest import write_files
@@ -39,7 +39,7 @@ def bench_stream(settings: BenchSettings) -> list[BenchRow]:
     rows = []
     for codec, least in LEAST.items():
         path = settings.folder / f"{codec}.bx"
-        ingest_bytes([settings.folder / "texts"], path, IngestConfig(codec=codec, val_fraction=0))
+        ingest_bytes([settings.folder / "texts"], path, IngestConfig(layout=PartLayout(codec=codec), val_fraction=0))
         stream = ByteStream(Store.open(path), context=WINDOW - 1, batch=BATCH)
         fits = codec == "none" or len(text) <= stream.cache_bytes
         note = "" if fits else ", more than the cache of decoded blocks holds"

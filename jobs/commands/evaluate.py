@@ -69,7 +69,7 @@ def compare(
     parts = store.parts(split)
     if not parts:
         raise StoreError(
-            f"{store.path}: split '{split}' holds no bytes (splits: {', '.join(store.splits)}); "
+            f"{store.url}: split '{split}' holds no bytes (splits: {', '.join(store.splits)}); "
             "ingest with a larger --val-fraction or choose another --split"
         )
     with progress_bar("evaluate", sum(part.n_bytes for part in parts)) as bar:
@@ -87,7 +87,7 @@ def compare(
     return {
         "run": str(run.path),
         "checkpoint": run.latest().name,
-        "store": str(store.path),
+        "store": store.url,
         "split": split,
         "bytes": result.n_bytes,
         "context": context,

@@ -90,7 +90,7 @@ def _report(summary: IngestSummary, seconds: float) -> dict[str, Any]:
     n_bytes = sum(row["bytes"] for row in splits.values())
     patches = sum(row["patches"] for row in splits.values())
     return {
-        "store": str(summary.store.path),
+        "store": summary.store.url,
         "fingerprint": summary.store.fingerprint,
         "sources": len(manifest.sources),
         "documents": sum(row["documents"] for row in splits.values()),

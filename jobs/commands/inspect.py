@@ -163,7 +163,7 @@ def _report(store: Store) -> dict[str, Any]:
     """Return everything about a store as plain data."""
     manifest = store.manifest
     return {
-        "store": str(store.path),
+        "store": store.url,
         "fingerprint": store.fingerprint,
         "kind": manifest.kind,
         "format_version": manifest.format_version,

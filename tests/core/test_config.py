@@ -9,6 +9,7 @@ import pytest
 from bytropix.byte_lm import ByteTransformerConfig, SamplerConfig, WuBuConfig
 from bytropix.byte_lm.config import LocalConfig, MixerConfig, NgramConfig
 from bytropix.config import from_plain, to_plain
+from bytropix.datasets.store import PartLayout
 from bytropix.errors import ConfigError
 from bytropix.jobs.recipe import Recipe, TrainConfig
 from bytropix.nesting import LevelConfig, NestingConfig
@@ -59,7 +60,7 @@ CONFIGS = [
     NestingConfig(levels=(LevelConfig(dim=4, relative="sum"), LevelConfig(dim=2, combiner_hidden=()))),
     SamplerConfig(top_k=3, adaptive=True),
     PatchConfig(rule="words", min_patch=2),
-    IngestConfig(codec="none", patch=PatchConfig(mean_patch=4.5)),
+    IngestConfig(layout=PartLayout(codec="none"), patch=PatchConfig(mean_patch=4.5)),
     FULL,
     Bicycle(name=""),
 ]

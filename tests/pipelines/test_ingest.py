@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bytropix.datasets.store import Store
+from bytropix.datasets.store import PartLayout, Store
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.patching import PatchConfig
 from bytropix.pipelines import documents as documents_module
@@ -102,7 +102,7 @@ def test_files_of_one_name_in_any_order(tmp_path: Path, small: IngestConfig, tre
 
 def test_store_names_no_place_of_this_machine(corpus: Path, small: IngestConfig, tmp_path: Path, tree: Tree) -> None:
     """No file of a store holds the folder it was made from or in."""
-    ingest_bytes([corpus], tmp_path / "s.bx", IngestConfig(document_bytes=1024, codec="none"))
+    ingest_bytes([corpus], tmp_path / "s.bx", IngestConfig(document_bytes=1024, layout=PartLayout(codec="none")))
 
     assert not [name for name, data in tree(tmp_path / "s.bx").items() if str(tmp_path).encode() in data]
 

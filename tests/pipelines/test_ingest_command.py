@@ -37,7 +37,7 @@ def test_json_is_one_object(corpus: Path, tmp_path: Path, capsys: pytest.Capture
     assert report["fingerprint"] == store.fingerprint
     assert report["patches"] == sum(part.record.patches for part in store.parts("train") + store.parts("val"))
     assert report["mean_patch"] == pytest.approx(5, abs=0.2)
-    assert store.manifest.config["codec"] == "none"
+    assert store.manifest.config["layout"]["codec"] == "none"
     assert store.manifest.config["document_bytes"] == 2048
     assert store.manifest.config["patch"]["rule"] == "fixed"
     assert (report["quarantined"], report["parts_skipped"], report["sources"]) == (1, 0, 4)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bytropix.datasets.store import PartLayout
 from bytropix.errors import SourceError
 from bytropix.pipelines import plan as plan_module
 from bytropix.pipelines.config import IngestConfig
@@ -101,7 +102,7 @@ def test_key_holds_everything_that_decides_the_bytes(scanned: list[ScannedFile],
         part_key(one, small, "patcher"),
         part_key(two, small, "patcher"),
         part_key(one, small, "other"),
-        part_key(one, replace(small, codec="none"), "patcher"),
+        part_key(one, replace(small, layout=PartLayout(codec="none")), "patcher"),
     }
 
     assert len(keys) == 4

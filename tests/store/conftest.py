@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bytropix.datasets.store import PartLayout
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 
@@ -19,5 +20,5 @@ def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     (folder / "data" / "a.txt").write_text("".join(words[generator.integers(0, 7, 200_000)]))
     (folder / "data" / "noise").write_bytes(generator.bytes(300_000))
     (folder / "data" / "empty").touch()
-    config = IngestConfig(part_bytes=700_000, val_fraction=0.1, codec=request.param)
+    config = IngestConfig(part_bytes=700_000, val_fraction=0.1, layout=PartLayout(codec=request.param))
     return ingest_bytes([folder / "data"], folder / "s.bx", config).store.path

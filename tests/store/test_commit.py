@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bytropix.datasets.store import Store
-from bytropix.datasets.store.commit import new_folder, record_files, same_files, write_file
+from bytropix.datasets.store import FileRecord, PartLayout, Store, open_storage
+from bytropix.datasets.store.commit import new_folder, write_file
+from bytropix.datasets.store.storage import same_files
 from bytropix.errors import StoreError
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
@@ -17,13 +18,14 @@ from bytropix.pipelines.ingest import ingest_bytes
 FULL = """
 import resource, sys
 from pathlib import Path
+from bytropix.datasets.store import PartLayout
 from bytropix.errors import StoreError
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
-    ingest_bytes([Path(sys.argv[1])], Path(sys.argv[2]), IngestConfig(codec=sys.argv[4]))
+    ingest_bytes([Path(sys.argv[1])], Path(sys.argv[2]), IngestConfig(layout=PartLayout(codec=sys.argv[4])))
 except StoreError as error:
     print(error)
 """
@@ -65,13 +67,14 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
 def test_same_files(tmp_path: Path) -> None:
     """Files are the same as long as none is gone, longer, or changed in place."""
     (tmp_path / "a").write_text("abc")
-    records = record_files(tmp_path)
-    answers = [same_files(tmp_path, records)]
+    records = [FileRecord(path="a", size=3, sha256=FileRecord.hash_of(b"abc"))]
+    storage = open_storage(tmp_path)
+    answers = [same_files(storage, "", records)]
     (tmp_path / "a").write_text("abd")
-    answers.append(same_files(tmp_path, records))
+    answers.append(same_files(storage, "", records))
     (tmp_path / "a").unlink()
 
-    assert [*answers, same_files(tmp_path, records)] == [True, False, False]
+    assert [*answers, same_files(storage, "", records)] == [True, False, False]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
@@ -95,4 +98,4 @@ def test_full_disk(tmp_path: Path, limit: int, codec: str) -> None:
     with pytest.raises(StoreError, match="unfinished"):
         Store.open(out)
     assert not list(out.rglob(".writing-*"))
-    ingest_bytes([tmp_path / "a.txt"], out, IngestConfig(codec=codec), resume=True)  # type: ignore[arg-type]
+    ingest_bytes([tmp_path / "a.txt"], out, IngestConfig(layout=PartLayout(codec=codec)), resume=True)  # type: ignore[arg-type]

@@ -4,14 +4,15 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numcodecs.zstd import Zstd
 
-from bytropix.datasets.store import FORMAT_VERSION, Store
-from bytropix.datasets.store.part_writer import with_crc
+from bytropix.datasets.store import FORMAT_VERSION, FileRecord, PartRecord, Store, open_part, open_storage
+from bytropix.datasets.store.zarr_part import with_crc
 from bytropix.errors import StoreError
 
 
@@ -104,10 +105,23 @@ def test_chunk_that_does_not_decode(store: Path) -> None:
     for chunk in (b"this is no frame", Zstd().encode(np.zeros(1000, np.uint8))):
         whole = with_crc(chunk)
         index = np.array([[0, len(whole)]] + [[0, len(whole)]] * (-(-part.n_bytes // (1 << 18)) - 1), "<u8")
-        (part.path / "bytes" / "c" / "0").write_bytes(whole + with_crc(index.tobytes()))
-        fresh = type(part)(store, part.record)
-        with pytest.raises(StoreError, match="block 0 of 'bytes' is damaged"):
+        folder = Path(part.url) / "bytes"
+        (folder / "c" / "0").write_bytes(whole + with_crc(index.tobytes()))
+        meta = json.loads((folder / "zarr.json").read_text())
+        meta["attributes"]["block_crc32c"] = [int.from_bytes(whole[-4:], "little")] * len(index)
+        (folder / "zarr.json").write_text(json.dumps(meta))
+        fresh = open_part(open_storage(store), signed_anew(part.record, store))
+        with pytest.raises(StoreError, match="block 0 of 'bytes', at byte 0 of the file, is damaged"):
             fresh.block("bytes", 0)
+
+
+def signed_anew(record: PartRecord, store: Path) -> PartRecord:
+    """Return the record of a part with the hashes of the files that lie there."""
+    files = []
+    for file in record.files:
+        data = (store / record.folder / file.path).read_bytes()
+        files.append(FileRecord(path=file.path, size=len(data), sha256=FileRecord.hash_of(data)))
+    return replace(record, files=tuple(files))
 
 
 def rewrite(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from bytropix.datasets.store import PartArrays, Store, write_part
-from bytropix.datasets.store.part_reader import Part
+from bytropix.datasets.store import Part, PartArrays, PartLayout, Store, open_part, open_storage, write_part
 from bytropix.datasets.store.schema import BLOCK_BYTES
 
 
@@ -18,7 +17,7 @@ def test_plain_zarr_reads_the_same(shared_store: Path) -> None:
     """zarr-python, which knows nothing of us, opens every part; both readers agree on every array."""
     store = Store.open(shared_store)
     for part in [*store.parts("train"), *store.parts("val")]:
-        group = zarr.open_group(part.path, mode="r")
+        group = zarr.open_group(part.url, mode="r")
         arrays = {name: np.asarray(array[:]) for name, array in group.arrays()}
 
         assert sorted(arrays) == ["bytes", "doc_ends", "doc_meta", "entropy", "starts"]
@@ -58,8 +57,9 @@ def test_sizes_around_block_borders(tmp_path: Path, codec: str, size: int) -> No
     starts = generator.random(size) < 0.3
     ends = np.arange(1, size + 1, dtype=np.int64)[-min(size, 40_000) :]
     arrays = PartArrays(text, entropy, starts, ends, b"{}\n" * len(ends))
-    record = write_part(tmp_path, "train", "p.zarr", arrays, codec=codec, spans=(), patch_lengths=(0, 1))
-    part, plain = Part(tmp_path, record), zarr.open_group(tmp_path / "parts" / "train" / "p.zarr", mode="r")
+    storage, layout = open_storage(tmp_path), PartLayout(codec=codec)  # type: ignore[arg-type]
+    record = write_part(storage, "train", "p.zarr", arrays, layout=layout, spans=(), patch_lengths=(0, 1))
+    part, plain = open_part(storage, record), zarr.open_group(tmp_path / "parts" / "train" / "p.zarr", mode="r")
     for name, wanted in (("bytes", text), ("entropy", entropy), ("starts", np.packbits(starts, bitorder="little"))):
         np.testing.assert_array_equal(wanted, part.read(name, 0, len(wanted)))
         np.testing.assert_array_equal(wanted, np.asarray(plain[name][:]))  # type: ignore[index]
@@ -104,7 +104,15 @@ def test_same_arrays_are_the_same_files(tmp_path: Path) -> None:
     text = np.arange(100_000, dtype=np.int64).astype(np.uint8)
     arrays = PartArrays(text, text, text < 9, np.array([100_000]), b"{}\n")
     one, two = (
-        write_part(tmp_path / name, "train", "p.zarr", arrays, codec="zstd", spans=(), patch_lengths=(0, 1))
+        write_part(
+            open_storage(tmp_path / name),
+            "train",
+            "p.zarr",
+            arrays,
+            layout=PartLayout(),
+            spans=(),
+            patch_lengths=(0, 1),
+        )
         for name in "ab"
     )
 

@@ -1,0 +1,121 @@
+"""What a part is, whatever its format: five arrays, read by blocks, each block checked when it is first touched.
+
+    PartArrays -> a format's encode -> files        files -> a format's Part -> block -> read
+
+Blocks have 256 KiB whatever the format, so that streams gather from any of them in the same way.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord
+from bytropix.datasets.store.storage import Storage
+from bytropix.errors import StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class PartArrays:
+    """The arrays of a part in memory."""
+
+    text: NDArray[np.uint8]
+    entropy: NDArray[np.uint8]
+    starts: NDArray[np.bool_]
+    doc_ends: NDArray[np.int64]
+    doc_meta: bytes
+    """One line of `doc_meta_line` for each document."""
+
+
+class Part(ABC):
+    """One part of a store, open for reading; safe for threads. See `open_part`.
+
+    Attributes:
+        record: Its row in the manifest.
+        split: Name of its split.
+        name: Its folder or tar below parts/<split>/.
+        n_bytes: Bytes of text.
+        url: Where it lies.
+        compressed: Whether a block is memory of its own; if not, it is a view that stays valid as long as the part.
+    """
+
+    def __init__(self, storage: Storage, record: PartRecord, *, compressed: bool) -> None:
+        self.storage, self.record, self.compressed = storage, record, compressed
+        self.split, self.name, self.n_bytes = record.split, record.name, record.n_bytes
+        self.url = f"{storage.url}/parts/{record.split}/{record.name}"
+
+    def block_bytes(self, name: str) -> int:
+        """Return the raw size of every block of an array but the last."""
+        return BLOCK_BYTES
+
+    @abstractmethod
+    def block(self, name: str, index: int) -> NDArray[np.uint8]:
+        """Return block `index` of `bytes`, `entropy` or `starts` (packed, lowest bit first), u8, contiguous.
+
+        Raises:
+            StoreError: The block's checksum is wrong, or the file is shorter than it should be.
+        """
+
+    @property
+    @abstractmethod
+    def doc_ends(self) -> NDArray[np.int64]:
+        """End of each document, i64 (d,)."""
+
+    @abstractmethod
+    def doc_meta_lines(self) -> bytes:
+        """Return one JSON line per document, see `doc_meta_line`."""
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return stored bytes `start` to `stop` of an array, copied."""
+        out = np.empty(stop - start, np.uint8)
+        for index in range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)):
+            first = index * BLOCK_BYTES
+            low, high = max(start, first), min(stop, first + BLOCK_BYTES)
+            out[low - start : high - start] = self.block(name, index)[low - first : high - first]
+        return out
+
+    def doc_meta(self) -> list[dict[str, Any]]:
+        """Return one row per document: its source, its record if the source has records, its offset there."""
+        return [json.loads(line) for line in self.doc_meta_lines().splitlines()]
+
+    def arrays(self) -> PartArrays:
+        """Return everything the part holds, checked.
+
+        Raises:
+            StoreError: Some of it is damaged.
+        """
+        bits = self.read("starts", 0, (self.n_bytes + 7) // 8)
+        return PartArrays(
+            text=self.read("bytes", 0, self.n_bytes),
+            entropy=self.read("entropy", 0, self.n_bytes),
+            starts=np.unpackbits(bits, count=self.n_bytes, bitorder="little").view(np.bool_),
+            doc_ends=self.doc_ends,
+            doc_meta=self.doc_meta_lines(),
+        )
+
+    def checked_file(self, name: str) -> NDArray[np.uint8]:
+        """Return a small file of the part, below its folder, if it is the one that was written.
+
+        Raises:
+            StoreError: It is not.
+        """
+        place = f"{self.record.folder}/{name}"
+        data = self.storage.read(place)
+        hashes = [file.sha256 for file in self.record.files if file.path == name]
+        if hashes != [self.record.files[0].hash_of(data.data)]:
+            raise StoreError(
+                f"{self.storage.url}/{place}: damaged (its hash is wrong); mend it with `bytropix verify --repair`, "
+                "restore it from a copy, or ingest again"
+            )
+        return data
+
+    def damaged(self, file: str, offset: int, what: str) -> StoreError:
+        """Return the error about bytes of a file that are not what was written."""
+        return StoreError(
+            f"{self.storage.url}/{self.record.folder}/{file}: {what}, at byte {offset} of the file, is damaged "
+            "(its checksum is wrong); mend it with `bytropix verify --repair`, restore the part from a copy, or ingest "
+            "again"
+        )

@@ -1,0 +1,181 @@
+"""A part as a WebDataset tar that plain webdataset reads, and an index for random access beside it.
+
+    00000.tar     one sample a document: KEY.bytes  KEY.entropy  KEY.starts  KEY.json; long documents in pieces of 1 MiB
+    00000.index   a .npy table, one row a sample: where its members lie, how long they are, their crc32c
+
+KEY.starts has one bit a byte of the sample, lowest first. KEY.json is the document's row of `doc_meta`; that of a piece
+says which it is: "piece": [number, of how many]. Members lie uncompressed; times and owners are 0, so that the same
+part is the same tar.
+"""
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from bytropix.datasets.store.part import Part, PartArrays
+from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord, dump_row
+from bytropix.datasets.store.storage import Storage, StoredFile
+from bytropix.errors import StoreError
+
+SAMPLE_BYTES = 1 << 20
+MEMBERS = ("bytes", "entropy", "starts", "json")
+TAR_BLOCK = 512
+TAR_RECORD = 20 * TAR_BLOCK  # tars end on a multiple of this
+_GATHERED = 1 << 22  # bytes of small pieces that are joined before they are kept
+
+ROW = np.dtype(
+    [("document", "<i8"), ("n_bytes", "<i8"), ("n_json", "<i8")]
+    + [(f"{member}_at", "<i8") for member in MEMBERS]
+    + [(f"{member}_crc", "<u4") for member in MEMBERS]
+)
+
+
+def index_name(name: str) -> str:
+    """Return the name of the index of a tar."""
+    return name.removesuffix(".tar") + ".index"
+
+
+def encode_part(arrays: PartArrays, name: str) -> list[StoredFile]:
+    """Return the tar `name` of a part, and its index."""
+    samples = list(_samples(arrays.doc_ends))
+    rows = np.zeros(len(samples), ROW)
+    pieces: list[bytes | memoryview] = []
+    small: list[bytes | memoryview] = []
+    place = gathered = 0
+    lines = arrays.doc_meta.splitlines(keepends=True)
+    for number, (document, begin, end, piece, of) in enumerate(samples):
+        key = f"{name.removesuffix('.tar')}-{document:08d}" + (f"-{piece:04d}" if of > 1 else "")
+        meta = lines[document] if of == 1 else dump_row(json.loads(lines[document]) | {"piece": [piece, of]})
+        bits = np.packbits(arrays.starts[begin:end], bitorder="little")
+        row = rows[number]
+        row["document"], row["n_bytes"], row["n_json"] = document, end - begin, len(meta)
+        views = (values.data for values in (arrays.text[begin:end], arrays.entropy[begin:end], bits))
+        for member, content in zip(MEMBERS, (*views, memoryview(meta)), strict=True):
+            size = len(content)
+            row[f"{member}_at"] = place + TAR_BLOCK
+            row[f"{member}_crc"] = google_crc32c.value(bytes(content))
+            small += [_header(f"{key}.{member}", size), content, bytes(-size % TAR_BLOCK)]
+            place += TAR_BLOCK + size + -size % TAR_BLOCK
+        gathered += 4 * TAR_BLOCK + 2 * (end - begin)
+        if gathered > _GATHERED:
+            pieces.append(b"".join(small))
+            small, gathered = [], 0
+    end_of_tar = 2 * TAR_BLOCK
+    small.append(bytes(end_of_tar + -(place + end_of_tar) % TAR_RECORD))
+    pieces.append(b"".join(small))
+    return [StoredFile(index_name(name), [_as_npy(rows)]), StoredFile(name, pieces)]
+
+
+def _samples(doc_ends: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int, int]]:
+    """Give (document, begin, end, piece, pieces) of each sample."""
+    begin = 0
+    for document, end in enumerate(doc_ends.tolist()):
+        of = max(1, -(-(end - begin) // SAMPLE_BYTES))
+        for piece in range(of):
+            first = begin + piece * SAMPLE_BYTES
+            yield document, first, min(end, first + SAMPLE_BYTES), piece, of
+        begin = end
+
+
+def _header(name: str, size: int) -> bytes:
+    """Return the ustar header of a regular file with mode 644 and neither time nor owner."""
+    front = b"%b0000644\0%b%011o\0%011o\0" % (name.encode().ljust(100, b"\0"), b"0000000\0" * 2, size, 0)
+    back = b"0" + bytes(100) + b"ustar\00000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
+    total = sum(front) + sum(back) + 8 * ord(" ")  # the checksum's own place counts as spaces
+    return front + b"%06o\0 " % total + back
+
+
+def _as_npy(rows: NDArray[np.void]) -> bytes:
+    """Return a table as the bytes of a .npy file."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, rows, allow_pickle=False)
+    return file.getvalue()
+
+
+class TarPart(Part):
+    """A part that is a WebDataset tar; see `Part`. Its blocks are put together from samples."""
+
+    def __init__(self, storage: Storage, record: PartRecord) -> None:
+        super().__init__(storage, record, compressed=True)
+        self._lock = threading.Lock()
+        self._opened: tuple[NDArray[np.uint8], NDArray[np.void], NDArray[np.int64]] | None = None
+        self._checked: dict[str, NDArray[np.bool_]] = {}
+
+    def block(self, name: str, index: int) -> NDArray[np.uint8]:
+        """Return block `index` of an array, put together."""
+        first = index * BLOCK_BYTES
+        if name != "starts":
+            return self._range(name, first, min(self.n_bytes, first + BLOCK_BYTES))
+        return np.packbits(
+            self._range(name, 8 * first, min(self.n_bytes, 8 * (first + BLOCK_BYTES))), bitorder="little"
+        )
+
+    @property
+    def doc_ends(self) -> NDArray[np.int64]:
+        """End of each document."""
+        _, rows, ends = self._open()
+        last = np.append(rows["document"][1:] != rows["document"][:-1], np.True_)
+        found: NDArray[np.int64] = ends[last]
+        return found
+
+    def doc_meta_lines(self) -> bytes:
+        """Return one JSON line per document."""
+        _, rows, _ = self._open()
+        lines = []
+        for number in range(len(rows)):
+            line = self._member("json", number).tobytes()
+            if b'"piece": [' in line:
+                row: dict[str, Any] = json.loads(line)
+                if row.pop("piece", [0])[0]:
+                    continue  # the first piece speaks for the document
+                line = dump_row(row)
+            lines.append(line)
+        return b"".join(lines)
+
+    def _range(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return bytes, entropies or start flags `start` to `stop` of the part."""
+        _, rows, ends = self._open()
+        out = np.empty(stop - start, np.uint8)
+        number = int(np.searchsorted(ends, start, side="right"))
+        place = start
+        while place < stop:
+            begin = int(ends[number]) - int(rows["n_bytes"][number])
+            end = min(stop, int(ends[number]))
+            content = self._member(name, number)
+            if name == "starts":
+                content = np.unpackbits(content, bitorder="little")
+            out[place - start : end - start] = content[place - begin : end - begin]
+            place, number = end, number + 1
+        return out
+
+    def _member(self, name: str, number: int) -> NDArray[np.uint8]:
+        """Return a member of a sample, checked when it is first touched."""
+        data, rows, _ = self._open()
+        row = rows[number]
+        size = {"json": int(row["n_json"]), "starts": (int(row["n_bytes"]) + 7) // 8}.get(name, int(row["n_bytes"]))
+        place = int(row[f"{name}_at"])
+        content = data[place : place + size]
+        if not self._checked[name][number]:
+            if len(content) != size or google_crc32c.value(content.tobytes()) != int(row[f"{name}_crc"]):
+                raise self.damaged(self.name, place, f"'{name}' of document {int(row['document'])}")
+            self._checked[name][number] = True
+        return content
+
+    def _open(self) -> tuple[NDArray[np.uint8], NDArray[np.void], NDArray[np.int64]]:
+        """Return the tar, its index and the end of each sample in the part, read once."""
+        with self._lock:
+            if self._opened is None:
+                table = io.BytesIO(self.checked_file(index_name(self.name)).tobytes())
+                rows: NDArray[np.void] = np.lib.format.read_array(table, allow_pickle=False)
+                ends = np.cumsum(rows["n_bytes"])
+                if rows.dtype != ROW or not len(rows) or ends[-1] != self.n_bytes:
+                    raise StoreError(f"{self.url}: its index is that of another part; ingest again")
+                self._checked = {name: np.zeros(len(rows), np.bool_) for name in MEMBERS}
+                self._opened = self.storage.read(f"{self.record.folder}/{self.name}"), rows, ends
+            return self._opened

@@ -1,0 +1,228 @@
+"""A part as a Zarr v3 group that plain zarr reads.
+
+    bytes u8[n]   entropy u8[n]   starts u8[(n + 7) / 8], lowest bit first   doc_ends i64[d]   doc_meta u8, JSON lines
+
+compressed: each array is one shard file of 256 KiB inner chunks, each compressed and then checksummed with crc32c.
+none: each array is one raw chunk file, which readers map.
+In both, the crc32c of each block as it lies in the file is an attribute of the array. The manifest holds the hash of
+zarr.json, which so vouches for every byte: a shard of another part, whole in itself, is noticed too.
+
+zarr-python writes the metadata. The chunk and shard files are made here, block after block: in its general way a
+part takes three times as long and several copies of itself in memory.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from bytropix.datasets.store.codecs import CODECS, decoder
+from bytropix.datasets.store.part import Part, PartArrays
+from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord
+from bytropix.datasets.store.storage import Storage, StoredFile
+from bytropix.errors import StoreError
+
+CHECKSUMS = "block_crc32c"
+CRC_BYTES = 4
+INDEX_ENTRY = np.dtype([("offset", "<u8"), ("stored", "<u8")])
+
+
+def encode_part(arrays: PartArrays, codec: str, level: int | None) -> list[StoredFile]:
+    """Return the files of a part."""
+    return encode_group(
+        {
+            "bytes": arrays.text,
+            "entropy": arrays.entropy,
+            "starts": np.packbits(arrays.starts, bitorder="little"),
+            "doc_ends": arrays.doc_ends.astype("<i8", copy=False),
+            "doc_meta": np.frombuffer(arrays.doc_meta, np.uint8),
+        },
+        codec,
+        level,
+    )
+
+
+def encode_group(
+    arrays: dict[str, NDArray[Any]], codec: str, level: int | None = None, attributes: dict[str, Any] | None = None
+) -> list[StoredFile]:
+    """Return the files of a Zarr group of one-dimensional arrays of at least one element, little-endian."""
+    import zarr
+    from zarr.storage import MemoryStore
+
+    kept: dict[str, Any] = {}
+    group = zarr.open_group(MemoryStore(kept), mode="w", attributes=attributes or {})
+    files = []
+    for name, values in arrays.items():
+        raw = values.view(np.uint8)
+        blocks = [raw[begin : begin + BLOCK_BYTES] for begin in range(0, len(raw), BLOCK_BYTES)]
+        crcs: list[int]
+        if codec == "none":
+            pieces: list[bytes | memoryview] = [raw.data]
+            crcs = [google_crc32c.value(block.tobytes()) for block in blocks]
+        else:
+            pieces, crcs = _shard(blocks, codec, level)
+        options = _options(values, codec, level) | {"attributes": {CHECKSUMS: crcs}}
+        group.create_array(
+            name, shape=values.shape, dtype=values.dtype, compressors=None, filters=None, fill_value=0, **options
+        )
+        files.append(StoredFile(f"{name}/c/0", pieces))
+    metadata = [StoredFile(name, [buffer.to_bytes()]) for name, buffer in kept.items()]
+    return sorted([*files, *metadata], key=lambda file: file.name)
+
+
+def _options(values: NDArray[Any], codec: str, level: int | None) -> dict[str, Any]:
+    """Return how zarr describes the chunks of an array."""
+    if codec == "none":
+        return {"chunks": values.shape}
+    from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+
+    inner = BLOCK_BYTES // values.dtype.itemsize
+    how = CODECS[codec].to_zarr(CODECS[codec].default if level is None else level)
+    return {
+        "chunks": (-(-len(values) // inner) * inner,),
+        "serializer": ShardingCodec(chunk_shape=(inner,), codecs=[BytesCodec(), how, Crc32cCodec()]),
+    }
+
+
+def _shard(
+    blocks: list[NDArray[np.uint8]], codec: str, level: int | None
+) -> tuple[list[bytes | memoryview], list[int]]:
+    """Return inner chunks, then where each lies, as Zarr's sharding codec has them; and the chunks' checksums."""
+    coder = CODECS[codec].make(CODECS[codec].default if level is None else level)
+    index = np.empty(len(blocks), INDEX_ENTRY)
+    pieces: list[bytes | memoryview] = []
+    crcs = []
+    offset = 0
+    for number, block in enumerate(blocks):
+        whole = np.pad(block, (0, BLOCK_BYTES - len(block))) if len(block) < BLOCK_BYTES else block
+        chunk = bytes(coder.encode(whole))  # the last inner chunk is as long as the others
+        crcs.append(int(google_crc32c.value(chunk)))
+        pieces += [chunk, crcs[-1].to_bytes(CRC_BYTES, "little")]
+        index[number] = offset, len(chunk) + CRC_BYTES
+        offset += len(chunk) + CRC_BYTES
+    pieces.append(with_crc(index.tobytes()))
+    return pieces, crcs
+
+
+def with_crc(data: bytes) -> bytes:
+    """Return `data` and its crc32c, little-endian."""
+    return data + int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayFile:
+    """An array of a part, mapped."""
+
+    data: NDArray[np.uint8]
+    """Its chunk or shard file."""
+    n_bytes: int
+    """Raw bytes of the array."""
+    crcs: tuple[int, ...]
+    """crc32c of each block as it is stored; none of a compressed array of format version 1."""
+    index: NDArray[np.void]
+    """Where the inner chunks of a compressed array lie, as `INDEX_ENTRY`."""
+    decode: Callable[[Any], NDArray[np.uint8]]
+    """What decodes an inner chunk."""
+
+
+class ZarrPart(Part):
+    """A part that is a Zarr group; see `Part`.
+
+    zarr-python reads the same files; this reader answers a block in microseconds instead of milliseconds.
+    """
+
+    def __init__(self, storage: Storage, record: PartRecord) -> None:
+        super().__init__(storage, record, compressed=record.compressed)
+        self._sizes = {"bytes": self.n_bytes, "entropy": self.n_bytes, "starts": (self.n_bytes + 7) // 8}
+        self._sizes["doc_ends"] = 8 * record.documents
+        self._files: dict[str, ArrayFile] = {}
+        self._checked: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+        self._doc_ends: NDArray[np.int64] | None = None
+
+    def block(self, name: str, index: int) -> NDArray[np.uint8]:
+        """Return block `index` of an array."""
+        file = self._file(name)
+        begin = index * BLOCK_BYTES
+        length = min(BLOCK_BYTES, file.n_bytes - begin)
+        if self.compressed:
+            return self._decoded(name, index, file)[:length]
+        view = file.data[begin : begin + length]
+        if (name, index) not in self._checked:
+            if google_crc32c.value(view.tobytes()) != file.crcs[index]:
+                raise self._damaged(name, index, begin)
+            with self._lock:
+                self._checked.add((name, index))
+        return view
+
+    @property
+    def doc_ends(self) -> NDArray[np.int64]:
+        """End of each document."""
+        if self._doc_ends is None:
+            self._doc_ends = self.read("doc_ends", 0, self._sizes["doc_ends"]).view("<i8").astype(np.int64, copy=False)
+        return self._doc_ends
+
+    def doc_meta_lines(self) -> bytes:
+        """Return one JSON line per document."""
+        return self.read("doc_meta", 0, self._file("doc_meta").n_bytes).tobytes()
+
+    def _decoded(self, name: str, index: int, file: ArrayFile) -> NDArray[np.uint8]:
+        """Return a whole inner chunk of a compressed array; the array's last one is padded."""
+        offset, stored = (int(value) for value in file.index[index])
+        chunk = file.data[offset : offset + stored]
+        if len(chunk) != stored or stored <= CRC_BYTES:
+            raise self._damaged(name, index, offset)
+        crc = int(google_crc32c.value(chunk[:-CRC_BYTES].tobytes()))
+        if crc != int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little") or (file.crcs and crc != file.crcs[index]):
+            raise self._damaged(name, index, offset)
+        try:
+            block = file.decode(chunk[:-CRC_BYTES])
+        except (RuntimeError, ValueError) as error:
+            raise self._damaged(name, index, offset) from error
+        if len(block) != BLOCK_BYTES:
+            raise self._damaged(name, index, offset)
+        return block
+
+    def _file(self, name: str) -> ArrayFile:
+        """Return an array's file, mapped and checked on first use, and once only: its blocks are views of that map."""
+        with self._lock:
+            found = self._files.get(name)
+            if found is None:
+                found = self._files[name] = self._open(name)
+            return found
+
+    def _open(self, name: str) -> ArrayFile:
+        """Map and check an array's file."""
+        self.checked_file("zarr.json")
+        meta: dict[str, Any] = json.loads(self.checked_file(f"{name}/zarr.json").tobytes())
+        size = int(meta["shape"][0]) * (8 if meta["data_type"] == "int64" else 1)
+        if size != self._sizes.get(name, size):
+            raise StoreError(f"{self.url}: '{name}' has {size} bytes, not {self._sizes[name]}; ingest again")
+        data = self.storage.read(f"{self.record.folder}/{name}/c/0")
+        crcs = tuple(meta.get("attributes", {}).get(CHECKSUMS, ()))
+        blocks = -(-size // BLOCK_BYTES)
+        if self.compressed:
+            inner = meta["codecs"][0]["configuration"]["codecs"]
+            return ArrayFile(data, size, crcs, self._index(name, data, blocks), decoder(inner))
+        if len(data) != size or len(crcs) != blocks:
+            raise StoreError(
+                f"{self.url}/{name}/c/0: holds {len(data)} bytes, not {size}; mend it with `bytropix verify --repair` "
+                "or restore the part"
+            )
+        return ArrayFile(data, size, crcs, np.empty(0, INDEX_ENTRY), lambda chunk: chunk)
+
+    def _index(self, name: str, file: NDArray[np.uint8], blocks: int) -> NDArray[np.void]:
+        """Return where the inner chunks lie, from the checked end of the shard file."""
+        tail = file[-(INDEX_ENTRY.itemsize * blocks + CRC_BYTES) :]
+        whole = len(tail) == INDEX_ENTRY.itemsize * blocks + CRC_BYTES
+        if not whole or with_crc(tail[:-CRC_BYTES].tobytes()) != tail.tobytes():
+            raise self.damaged(f"{name}/c/0", max(0, len(file) - len(tail)), f"the shard index of '{name}'")
+        return np.frombuffer(tail[:-CRC_BYTES].tobytes(), INDEX_ENTRY)
+
+    def _damaged(self, name: str, index: int, offset: int) -> StoreError:
+        return self.damaged(f"{name}/c/0", offset, f"block {index} of '{name}'")
