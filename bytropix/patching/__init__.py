@@ -32,7 +32,7 @@ __all__ = [
     "score",
 ]
 
-# All but the settings need numba, which takes half a second to import; to see that there is nothing to do needs no more.
+# All but the settings need numba, which takes half a second to import; to see that nothing is to be done needs no more.
 _MODULES = {
     "Calibration": "calibration",
     "OnlinePatcher": "patcher",

@@ -64,6 +64,16 @@ class LocalStorage:
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: cannot be read ({error}); restore it or ingest again") from error
 
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return bytes `start` to `stop` of a file."""
+        path = self._root / name
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(start)
+                return file.read(stop - start)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror}); restore it or ingest again") from error
+
     def write(self, name: str, data: bytes) -> None:
         """Write a file as a whole."""
         with self.open_write(name) as file:

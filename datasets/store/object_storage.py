@@ -70,6 +70,10 @@ class ObjectStorage:
         data = self._tried(name, lambda: self._fs.cat_file(self._path(name)))
         return np.frombuffer(data, np.uint8)
 
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return bytes `start` to `stop` of an object, by one request."""
+        return bytes(self._tried(name, lambda: self._fs.cat_file(self._path(name), start=start, end=stop)))
+
     def write(self, name: str, data: bytes) -> None:
         """Write an object, in place of what is there."""
         self._tried(name, lambda: self._fs.pipe_file(self._path(name), data))

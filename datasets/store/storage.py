@@ -63,6 +63,10 @@ class Storage(Protocol):
         """Return a file: mapped where it is local, fetched otherwise."""
         ...
 
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return bytes `start` to `stop` of a file, fewer where it ends before."""
+        ...
+
     def write(self, name: str, data: bytes) -> None:
         """Write a file as a whole, in place of what is there."""
         ...
