@@ -167,7 +167,7 @@ def _report(store: Store) -> dict[str, Any]:
         "fingerprint": store.fingerprint,
         "kind": manifest.kind,
         "format_version": manifest.format_version,
-        "codec": manifest.config["codec"],
+        "codec": manifest.parts[0].codec,
         "config": manifest.config,
         "patcher": manifest.patcher,
         "splits": split_rows(store),

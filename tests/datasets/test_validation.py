@@ -186,9 +186,9 @@ def test_damage_is_an_error(tmp_path: Path, store_paths: dict[str, Path], codec:
     """A flipped bit ends the evaluation with a StoreError, not with a figure."""
     path = tmp_path / "damaged.bx"
     shutil.copytree(store_paths[codec], path)
-    file = Store.open(path).parts("val")[0].path / "bytes" / "c" / "0"
+    file = Path(Store.open(path).parts("val")[0].url) / "bytes" / "c" / "0"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    with pytest.raises(StoreError, match="'bytes' is damaged"):
+    with pytest.raises(StoreError, match="'bytes', at byte .* is damaged"):
         list(ValidationWindows(Store.open(path), context=64, batch=8))
