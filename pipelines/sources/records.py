@@ -2,10 +2,11 @@
 
     stream of a file -> reader of its kind -> Block, Block, BadRecord, Block ... | SourceFault, the whole file refused
 
-A block is some bytes of a record: of a member of an archive, a row, a page. Blocks of a record come in order and next to
-one another, so a record of any length is read in little memory.
+A block is some bytes of a record: of a member of an archive, a row, a page. Blocks of a record come in order and next
+to one another, so a record of any length is read in little memory.
 """
 
+import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class BadRecord:
     """How much of it was read."""
 
 
-class SourceFault(SourceError):
-    """The whole file is refused; the message is the reason without the file's name. Blocks that came before are void."""
+class SourceFault(SourceError):  # noqa: N818
+    """The whole file is refused; the message is the reason without its name. Blocks given before are void."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ class ReadOptions:
     sample_field: str = ""
     """Of WebDataset tars: only members KEY.<sample_field> are documents. Without it, every member of a tar is."""
     max_expansion: float = 200.0
-    """Most bytes that a byte of a compressed file may become, past the first MiB; a file that becomes more is refused."""
+    """Most bytes that a byte of a compressed file may become, past the first MiB; what becomes more is refused."""
     kind: str = ""
     """Read every file as this kind (plain, tar, zip, jsonl, csv, tsv, parquet, npy, mediawiki, warc, gz, bz2, xz, zst,
     or two: tar.gz), whatever its name."""
@@ -84,7 +85,7 @@ class ReadOptions:
 
 
 def split_kind(kind: str) -> tuple[str, str]:
-    """Return format and compression of a kind: ("tar", "gz") for tar.gz, ("plain", "gz") for gz, ("tar", "") for tar."""
+    """Return format and compression of a kind: tar and gz for tar.gz, plain and gz for gz, tar and "" for tar."""
     form, _, compression = kind.rpartition(".")
     if compression in COMPRESSIONS:
         return form or "plain", compression
@@ -111,7 +112,12 @@ def text_blocks(record: str, data: bytes) -> Iterator[Block | BadRecord]:
         yield Block(record, data[begin:end], last=end >= len(data))
 
 
-def pieces_of(stream: BinaryIO, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+def buffered(raw: io.RawIOBase, size: int = 1 << 20) -> io.BufferedReader:
+    """Return a stream over another whose small reads are cheap and whose reads are whole."""
+    return io.BufferedReader(raw, size)
+
+
+def pieces_of(stream: BinaryIO | io.BufferedReader, size: int = BLOCK_BYTES) -> Iterator[bytes]:
     """Give what a stream holds, `size` bytes at a time."""
     while piece := stream.read(size):
         yield piece
@@ -136,6 +142,6 @@ def check_expansion(given: int, taken: int, limit: float) -> None:
     """
     if given > FREE_BYTES and given > limit * taken:
         raise SourceFault(
-            f"a byte of it becomes {given / max(taken, 1):,.0f}, more than --max-expansion {limit:g}; raise that if the "
-            f"file is meant to be so"
+            f"a byte of it becomes {given / max(taken, 1):,.0f}, more than --max-expansion {limit:g}; raise that if it "
+            f"is meant to"
         )
