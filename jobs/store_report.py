@@ -10,6 +10,28 @@ from bytropix.datasets.store import Store
 SPLITS = ("train", "val")
 
 
+def store_facts(store: Store) -> dict[str, Any]:
+    """Return name, fingerprint, version, formats and codecs, and what became of the documents that came in.
+
+    A store that did not count those takes each refused file for one document.
+    """
+    manifest = store.manifest
+    left_out = sum(manifest.dropped.values()) + manifest.quarantined
+    return {
+        "name": store.name,
+        "fingerprint": store.fingerprint,
+        "kind": manifest.kind,
+        "format_version": manifest.format_version,
+        "version": manifest.version,
+        "format": ", ".join(sorted({part.format for part in manifest.parts})),
+        "codec": ", ".join(sorted({part.codec if part.compressed else "none" for part in manifest.parts})),
+        "documents_in": manifest.documents + left_out if manifest.documents_in is None else manifest.documents_in,
+        "documents_stored": manifest.documents,
+        "dropped": dict(manifest.dropped),
+        "quarantined": manifest.quarantined,
+    }
+
+
 def split_rows(store: Store) -> list[dict[str, Any]]:
     """Return parts, documents, bytes, patches and mean patch of each split; 0 throughout if it is empty."""
     rows = []

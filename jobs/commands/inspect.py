@@ -5,22 +5,22 @@ manifest -> tables, histogram        parts -> passages with patch borders, colou
 
 import json
 import os
-import random
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
-from bytropix.datasets.store import Part, Store
-from bytropix.jobs.store_report import length_counts, printable, source_rows, split_rows
+from bytropix.datasets.store import Store
+from bytropix.errors import ConfigError
+from bytropix.jobs.report import Passage, characters, choose_passages, write_page
+from bytropix.jobs.store_report import length_counts, printable, source_rows, split_rows, store_facts
 from bytropix.patching import QUANTA_PER_BIT
 
-PASSAGE_BYTES = 400
+PASSAGES = 3
+PASSAGES_ON_PAGE = 20
 ROWS_SHOWN = 20
 BAR = 50
 # 256-colour codes from certain to surprising: blue, green, yellow, red. They are legible on light and dark grounds.
@@ -32,20 +32,33 @@ BITS_PER_COLOUR = 1.0
 class Inspect:
     """Show what is in a store."""
 
-    store: tyro.conf.Positional[Path]
-    """The store."""
-    passages: int = 3
-    """How many passages to show, with | between patches."""
+    store: tyro.conf.Positional[str]
+    """The store: its folder or URL."""
+    version: int | None = None
+    """Which version of it; the newest unless you say."""
+    html: Path | None = None
+    """Write a web page to this file instead: sizes, sources, histograms, refusals, passages shaded by entropy. It needs no
+    network. An earlier page of ours is replaced, any other file is left alone."""
+    passages: int | None = None
+    """How many passages to show: 3, or 20 on a web page, unless you say."""
     seed: int = 0
-    """Chooses the passages."""
+    """Chooses the passages, and what is sampled of a large store."""
     json: bool = False
     """Print one JSON object with everything, long lists uncut, on stdout."""
 
     def __call__(self) -> int:
         """Print the report."""
-        store = Store.open(self.store)
+        if self.passages is not None and self.passages < 0:
+            raise ConfigError(f"--passages must be 0 or more, got {self.passages}")
+        store = Store.open(self.store, self.version)
+        if self.html is not None:
+            count = PASSAGES_ON_PAGE if self.passages is None else self.passages
+            write_page(self.html, store, passages=count, seed=self.seed)
+            print(f"wrote {printable(str(self.html))}; open it in a browser", file=sys.stderr)
+            if not self.json:
+                return 0
         report = _report(store)
-        passages = choose_passages(store, self.passages, self.seed)
+        passages = choose_passages(store, PASSAGES if self.passages is None else self.passages, self.seed)
         if self.json:
             report["passages"] = [_plain(passage) for passage in passages]
             print(json.dumps(report, sort_keys=True))
@@ -64,79 +77,17 @@ class Inspect:
         return 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Passage:
-    """A stretch of one document."""
-
-    split: str
-    part: str
-    begin: int
-    """First byte in the part."""
-    text: NDArray[np.uint8]
-    entropy: NDArray[np.uint8]
-    """In 1/32 bit."""
-    starts: NDArray[np.bool_]
-
-    @property
-    def end(self) -> int:
-        """Past the last byte in the part."""
-        return self.begin + len(self.text)
-
-
-def choose_passages(store: Store, count: int, seed: int) -> list[Passage]:
-    """Return passages that begin with a patch, each from a document that a seeded generator picks."""
-    parts = [part for split in store.splits for part in store.parts(split)]
-    generator = random.Random(seed)
-    sizes = [part.n_bytes for part in parts]
-    return [_passage(generator.choices(parts, sizes)[0], generator.random()) for _ in range(count)]
-
-
-def _passage(part: Part, share: float) -> Passage:
-    """Return the passage of `part` around the byte at `share` of it."""
-    place = int(share * part.n_bytes)
-    ends = part.doc_ends
-    document = int(np.searchsorted(ends, place, side="right"))
-    end = min(int(ends[document]), place + PASSAGE_BYTES)
-    first = int(ends[document - 1]) if document else 0
-    begin = max(first, end - PASSAGE_BYTES)
-    bits = part.read("starts", begin // 8, (end + 7) // 8)
-    starts = np.unpackbits(bits, bitorder="little")[begin % 8 :][: end - begin].astype(bool)
-    skip = int(np.argmax(starts))
-    return Passage(
-        split=part.split,
-        part=part.name,
-        begin=begin + skip,
-        text=part.read("bytes", begin + skip, end),
-        entropy=part.read("entropy", begin + skip, end),
-        starts=starts[skip:],
-    )
-
-
 def show(passage: Passage, *, colour: bool) -> str:
     """Return a passage with | before each patch but the first; bytes that are no printable text are escaped."""
     shown = []
-    for begin, char in _characters(passage.text.tobytes()):
+    for begin, char, _ in characters(passage.text.tobytes()):
+        char = "\\n\n" if char == "\n" else char
         border = "|" if passage.starts[begin] and begin else ""
         if colour:
             step = min(int(passage.entropy[begin] / QUANTA_PER_BIT / BITS_PER_COLOUR), len(COLOURS) - 1)
             char = f"\x1b[38;5;{COLOURS[step]}m{char}\x1b[0m"
         shown.append(border + char)
     return "".join(shown)
-
-
-def _characters(data: bytes) -> list[tuple[int, str]]:
-    """Return each character's first byte and how it is printed; what no character begins with goes byte by byte."""
-    found = []
-    place = 0
-    for char in data.decode("utf-8", "surrogateescape"):
-        if char == "\n":
-            found.append((place, "\\n\n"))
-        elif "\udc80" <= char <= "\udcff":
-            found.append((place, f"\\x{data[place]:02x}"))
-        else:
-            found.append((place, printable(char)))
-        place += len(char.encode("utf-8", "surrogateescape"))
-    return found
 
 
 def _has_colour() -> bool:
@@ -164,10 +115,7 @@ def _report(store: Store) -> dict[str, Any]:
     manifest = store.manifest
     return {
         "store": store.url,
-        "fingerprint": store.fingerprint,
-        "kind": manifest.kind,
-        "format_version": manifest.format_version,
-        "codec": manifest.parts[0].codec,
+        **store_facts(store),
         "config": manifest.config,
         "patcher": manifest.patcher,
         "splits": split_rows(store),
@@ -182,10 +130,11 @@ def _lines(report: dict[str, Any]) -> list[str]:
     """Return the report for people, long lists cut."""
     rule, level = report["patcher"]["config"], report["patcher"]["calibration"]
     lines = [
-        f"{printable(report['store'])}: {report['kind']}, format {report['format_version']}, codec {report['codec']}",
+        f"{printable(report['store'])}: {report['kind']}, version {report['version']}, {report['format']} of format "
+        f"version {report['format_version']}, codec {report['codec']}",
         f"patches by rule {rule['rule']}, {rule['min_patch']} to {rule['max_patch']} bytes, aimed at a mean of "
         f"{rule['mean_patch']:g}; level {level['level']}, which gave "
-        f"{level['sample_bytes'] / level['sample_patches']:.2f} on the fitted sample",
+        f"{level['sample_bytes'] / max(level['sample_patches'], 1):.2f} on the fitted sample",
         "",
         f"{'split':<6}{'parts':>7}{'documents':>12}{'bytes':>17}{'patches':>15}{'mean':>8}",
     ]
@@ -204,6 +153,13 @@ def _lines(report: dict[str, Any]) -> list[str]:
     )
     lines += ["", "patch length, share of patches"]
     lines += _histogram(report["patch_lengths"])
+    dropped = ", ".join(f"{count:,} {printable(cause)}" for cause, count in sorted(report["dropped"].items()))
+    lines += [
+        "",
+        f"documents: {report['documents_in']:,} came in, {report['documents_stored']:,} are stored, "
+        f"{sum(report['dropped'].values()):,} dropped{f' ({dropped})' if dropped else ''}, "
+        f"{report['quarantined']:,} refused",
+    ]
     if report["quarantine"]:
         lines += ["", f"quarantine: {len(report['quarantine']):,} refused"]
         lines += _cut([f"{printable(row['path'])}: {printable(row['reason'])}" for row in report["quarantine"]])

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"torch", "llvmlite", "bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
     "pipelines": {"bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
     "jobs": {"bytropix", "torch", "tyro", "tqdm", "safetensors", "tensorboard", "google_crc32c", "zarr", "geoopt"}
-    | {"numcodecs"}
+    | {"numcodecs", "jinja2", "markupsafe"}
     | ARRAYS,
 }
 MODULES = sorted(

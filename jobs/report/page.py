@@ -1,0 +1,200 @@
+"""The page: one HTML file without a network, the same bytes for the same store and seed.
+
+manifest, quarantine, survey, passages -> values -> report.html.j2, everything escaped -> a file, as a whole
+
+What a store holds is not to be trusted: names and text pass through Jinja's escaping, and the page's own policy allows
+no request and no script but the one that sorts the table of sources, which it names by its hash.
+"""
+
+import base64
+import hashlib
+import os
+import unicodedata
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from bytropix.datasets.store import Store
+from bytropix.errors import ConfigError
+from bytropix.jobs.report import charts, contents, survey
+from bytropix.jobs.report.passages import Passage, characters, choose_passages
+from bytropix.jobs.store_report import length_counts, printable, split_rows, store_facts
+from bytropix.patching import QUANTA_PER_BIT
+
+GENERATOR = '<meta name="generator" content="bytropix inspect">'
+MARKS = 3  # accents in a row that are drawn; more of them would climb over the lines above
+ARRAY_NAMES = {
+    "bytes": "bytes",
+    "entropy": "entropy",
+    "starts": "patch starts",
+    "doc_ends": "document ends",
+    "doc_meta": "document origins",
+    "tar": "tar parts",
+    "index": "indexes of tars",
+    "metadata": "metadata of parts",
+    "table": "entropy table",
+    "quarantine": "quarantine",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a patch that is drawn in one way."""
+
+    kind: str
+    """text, escape or newline."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A patch as it is drawn."""
+
+    tint: int
+    says: str
+    pieces: list[Piece]
+
+
+def write_page(path: Path, store: Store, *, passages: int, seed: int) -> None:
+    """Write the page of a store, in place of an earlier page but of no other file.
+
+    Raises:
+        ConfigError: The folder is missing, something else is there, or the file cannot be written.
+        StoreError: The store is damaged.
+    """
+    if path.is_dir():
+        raise ConfigError(f"--html {path}: is a folder; name a file in it, such as {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--html {path}: there is no folder {path.parent}; make it first")
+    beside = path.with_name(f".writing-{path.name}")
+    try:
+        if path.exists() and GENERATOR.encode() not in path.read_bytes()[:1024]:
+            raise ConfigError(f"--html {path}: is there and is no report of bytropix; name another file or remove it")
+        page = render(store, passages=passages, seed=seed)
+        try:
+            with beside.open("wb") as file:
+                file.write(page.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--html {path}: cannot be written ({error.strerror}); name another file") from error
+
+
+def render(store: Store, *, passages: int, seed: int) -> str:
+    """Return the page of a store, with this many passages that `seed` chooses."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bytropix.jobs.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(size=charts.size, percent=charts.percent, shown=printable)
+    template = environment.get_template("report.html.j2")
+    script = _source(environment, "sort.js.j2")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return template.render(
+        generator=Markup(GENERATOR),
+        style=Markup(environment.get_template("style.css.j2").render(sources_open=contents.SOURCES_OPEN)),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        **_values(store, passages, seed),
+    )
+
+
+def _source(environment: jinja2.Environment, name: str) -> str:
+    """Return one of our own files, which goes into the page as it is."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _values(store: Store, passages: int, seed: int) -> dict[str, Any]:
+    """Return what the template shows."""
+    manifest = store.manifest
+    splits, counts, rows = split_rows(store), length_counts(store), contents.largest_sources(store)
+    n_bytes, patches = sum(row["bytes"] for row in splits), sum(counts)
+    disk = contents.disk_sizes(store)
+    refused = contents.refusals(store.quarantine())
+    found = survey.entropies(store, seed)
+    shown = rows[: contents.SOURCES_SHOWN]
+    mean = n_bytes / max(patches, 1)
+    facts = store_facts(store)
+    tints = charts.TINTS
+    frame = {"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "top": charts.TOP}
+    frame |= {"right": charts.WIDTH - charts.RIGHT, "base": charts.HEIGHT - charts.BOTTOM, "middle": charts.WIDTH // 2}
+    return {
+        "frame": frame,
+        "settings": contents.settings(manifest.config),
+        "facts": facts,
+        "calibration": manifest.patcher["calibration"],
+        "rule": manifest.patcher["config"],
+        "measure": store.patcher().table.measure,
+        "n_bytes": n_bytes,
+        "documents": sum(row["documents"] for row in splits),
+        "patches": patches,
+        "mean": mean,
+        "splits": splits,
+        "disk": [(ARRAY_NAMES[name], amount) for name, amount in disk],
+        "on_disk": sum(amount for _, amount in disk),
+        "sources": shown,
+        "sources_open": contents.SOURCES_OPEN,
+        "sources_total": len(rows),
+        "sources_rest": sum(row["bytes"] for row in rows[len(shown) :]),
+        "folders": contents.by_folder(rows),
+        "refused": refused[: contents.REASONS_SHOWN],
+        "refused_total": manifest.quarantined,
+        "reasons_rest": max(len(refused) - contents.REASONS_SHOWN, 0),
+        "dropped": sorted(facts["dropped"].items(), key=lambda item: (-item[1], item[0])),
+        "charts": [
+            charts.document_chart(survey.document_lengths(store, seed)),
+            charts.patch_chart(counts, mean),
+            charts.entropy_chart(found, n_bytes),
+            charts.place_chart(found),
+        ],
+        "tints": [f"< {tints[0]:g}", *(f"{low:g}-{high:g}" for low, high in pairwise(tints)), f"> {tints[-1]:g}"],
+        "passages": [(passage, patches_of(passage)) for passage in choose_passages(store, passages, seed)],
+        "seed": seed,
+    }
+
+
+def patches_of(passage: Passage) -> list[Patch]:
+    """Return the patches of a passage, each tinted by the mean entropy of its bytes."""
+    chars = characters(passage.text.tobytes())
+    starts = [int(start) for start in np.flatnonzero(passage.starts)]
+    found = []
+    for begin, end in pairwise([*starts, len(passage.text)]):
+        bits = float(passage.entropy[begin:end].mean()) / QUANTA_PER_BIT
+        says = f"{end - begin} byte{'s' if end - begin > 1 else ''}, {bits:.2f} bits each"
+        inside = [(char, escaped) for place, char, escaped in chars if begin <= place < end]
+        found.append(Patch(charts.tint_of(bits), says, _pieces(inside)))
+    return found
+
+
+def _pieces(chars: list[tuple[str, bool]]) -> list[Piece]:
+    """Return the characters of a patch, those drawn alike together.
+
+    A mark that joins the character before it gets a dotted circle to stand on where it begins a patch.
+    """
+    pieces: list[Piece] = []
+    marks = 0
+    for number, (char, escaped) in enumerate(chars):
+        marks = marks + 1 if unicodedata.category(char[0]) in ("Mn", "Me") else 0
+        if marks > MARKS:
+            char, escaped = char.encode("unicode_escape").decode(), True
+        elif number == 0 and unicodedata.category(char[0]).startswith("M"):
+            char = f"\u25cc{char}"
+        kind = "newline" if char == "\n" else "escape" if escaped else "text"
+        if pieces and pieces[-1].kind == kind:
+            pieces[-1] = Piece(kind, pieces[-1].text + char)
+        else:
+            pieces.append(Piece(kind, char))
+    return pieces

@@ -1,0 +1,93 @@
+"""Passages of a store: stretches of whole patches that a seeded generator picks.
+
+parts, weighted by their bytes -> a byte -> the stretch around it, within its document -> characters
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bytropix.datasets.store import Part, Store, open_part
+from bytropix.jobs.store_report import printable
+
+PASSAGE_BYTES = 400
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Passage:
+    """A stretch of one document, from the start of a patch."""
+
+    split: str
+    part: str
+    begin: int
+    """First byte in the part."""
+    text: NDArray[np.uint8]
+    entropy: NDArray[np.uint8]
+    """In 1/32 bit."""
+    starts: NDArray[np.bool_]
+    meta: dict[str, Any]
+    """What the store says of the document: its source and, where that has records, the record."""
+
+    @property
+    def end(self) -> int:
+        """Past the last byte in the part."""
+        return self.begin + len(self.text)
+
+
+def choose_passages(store: Store, count: int, seed: int) -> list[Passage]:
+    """Return passages of whole patches, each from a document that a seeded generator picks; none of an empty store."""
+    records = [part.record for split in store.splits for part in store.parts(split)]
+    generator = random.Random(seed)
+    sizes = [record.n_bytes for record in records]
+    found = []
+    for _ in range(count if records else 0):
+        # A part of its own, which is let go at once, so that no more than one is mapped or fetched.
+        part = open_part(store.storage, generator.choices(records, sizes)[0])
+        found.append(_passage(part, generator.random()))
+    return found
+
+
+def _passage(part: Part, share: float) -> Passage:
+    """Return the passage of `part` around the byte at `share` of it."""
+    place = int(share * part.n_bytes)
+    ends = part.doc_ends
+    document = int(np.searchsorted(ends, place, side="right"))
+    end = min(int(ends[document]), place + PASSAGE_BYTES)
+    first = int(ends[document - 1]) if document else 0
+    begin = max(first, end - PASSAGE_BYTES)
+    bits = part.read("starts", begin // 8, (end + 7) // 8)
+    starts = np.unpackbits(bits, bitorder="little")[begin % 8 :][: end - begin].astype(bool)
+    places = np.flatnonzero(starts)
+    # The last patch is left out where the passage would cut it: half a character is not what the document holds.
+    if end < ends[document] and len(places) > 1:
+        end = begin + int(places[-1])
+    skip = int(places[0]) if len(places) else 0
+    return Passage(
+        split=part.split,
+        part=part.name,
+        begin=begin + skip,
+        text=part.read("bytes", begin + skip, end),
+        entropy=part.read("entropy", begin + skip, end),
+        starts=starts[skip : end - begin],
+        meta=part.doc_meta()[document],
+    )
+
+
+def characters(data: bytes) -> list[tuple[int, str, bool]]:
+    """Return each character's first byte, how it is shown, and whether that is an escape.
+
+    Control characters, odd spaces and marks that turn the direction of writing are escaped; what no character begins
+    with goes byte by byte. A newline stays one.
+    """
+    found = []
+    place = 0
+    for char in data.decode("utf-8", "surrogateescape"):
+        shown = char if char == "\n" else printable(char)
+        if "\udc80" <= char <= "\udcff":
+            shown = f"\\x{data[place]:02x}"
+        found.append((place, shown, shown != char))
+        place += len(char.encode("utf-8", "surrogateescape"))
+    return found
