@@ -19,11 +19,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bytropix/nesting": {"torch", "bytropix.geometry", "bytropix.kernels"} | ARRAYS,
     "bytropix/byte_lm": {"torch", "bytropix.nesting", "bytropix.patching", "bytropix.kernels"} | ARRAYS,
     "bytropix/optim": {"torch", "bytropix.geometry"},
-    "datasets/store": {"bytropix.patching", "google_crc32c", "numcodecs", "zarr"} | ARRAYS,
+    "datasets/store": {"bytropix.patching", "fsspec", "google_crc32c", "numcodecs", "zarr"} | ARRAYS,
     "datasets": {"torch", "llvmlite", "bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
-    "pipelines": {"bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
+    "pipelines": {"bytropix.patching", "bytropix.datasets.store", "dask", "datasketch", "distributed", "fsspec"} | ARRAYS,
+    "pipelines/sources": {"fsspec", "pyarrow", "warcio", "zstandard"} | ARRAYS,
     "jobs": {"bytropix", "torch", "tyro", "tqdm", "safetensors", "tensorboard", "google_crc32c", "zarr", "geoopt"}
-    | {"numcodecs", "jinja2", "markupsafe"}
+    | {"numcodecs", "jinja2", "markupsafe", "webdataset", "litdata", "streaming", "psutil"}
     | ARRAYS,
 }
 MODULES = sorted(
