@@ -61,7 +61,7 @@ def allowed(name: str, room: str) -> bool:
     """Whether a module of a room may import `name`."""
     own = room.replace("/", ".")
     own = own if own.startswith("bytropix") else f"bytropix.{own}"
-    if name in PLAIN or name.split(".")[0] in sys.stdlib_module_names:
+    if name in PLAIN | {"_typeshed"} or name.split(".")[0] in sys.stdlib_module_names:
         return True
     # The room `bytropix` is its few files at the top; as a package it would be everything.
     return below(name, MAY_IMPORT[room] | ({own} if own != "bytropix" else {"bytropix.jobs.cli"}))
