@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from bytropix import version
@@ -60,7 +59,8 @@ def dask_runner(scheduler: str | None, workers: int, say: Callable[[str], None])
             if scheduler is None:
                 scheduler = stack.enter_context(_own_cluster(workers, say)).scheduler_address
             client = stack.enter_context(_connect(scheduler))
-        runner = DaskRunner(client, scheduler, say)
+        # An executor of dask's fetches a result when it is ready, so that it is not lost with its worker.
+        runner = DaskRunner(client, client.get_executor(pure=False), scheduler, say)
         runner.follow()
         for address, there in client.run(ready, on_error="return").items():
             _check(f"the Dask worker {address}", there, version.VERSION)
@@ -75,7 +75,7 @@ def _own_cluster(workers: int, say: Callable[[str], None]) -> Iterator[Any]:
     """Give a cluster of processes on this machine, which ends with the block."""
     import distributed
 
-    with distributed.LocalCluster(
+    with distributed.LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
@@ -95,11 +95,11 @@ def _connect(scheduler: str) -> Any:
         ConfigError: Nobody answers there, or somebody who is no scheduler.
     """
     import distributed
-    from distributed.comm import connect
+    from distributed.comm.core import connect
 
     async def kind_of() -> str:
         async with asyncio.timeout(PATIENCE):
-            comm = await connect(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call]
+            comm: Any = await connect(scheduler, timeout=PATIENCE)  # type: ignore[no-untyped-call]
             try:
                 await comm.write({"op": "identity", "reply": True})
                 return str((await comm.read())["type"])
@@ -127,6 +127,7 @@ class DaskRunner:
     """Workers that a Dask scheduler knows."""
 
     _client: Any
+    _executor: Any
     _address: str
     _say: Callable[[str], None]
     workers: int = 1
@@ -140,10 +141,8 @@ class DaskRunner:
         """Give the results in order; see `Runner`."""
         import distributed
 
-        # An executor of dask's fetches a result when it is ready, so that it is not lost with its worker.
-        submit = partial(self._submit, self._client.get_executor(pure=False), work)
         try:
-            yield from in_order(submit, tasks, self.follow)
+            yield from in_order(lambda task: self._submit(work, task), tasks, self.follow)
         except distributed.KilledWorker as error:
             name = str(error.task).split("-", 2)[2]
             raise StoreError(
@@ -157,15 +156,15 @@ class DaskRunner:
 
     def cancel(self) -> None:
         """Begin no further task; one that is at work ends first."""
-        futures = list(self._client.futures)
-        if futures and self._client.status == "running":
-            self._client.cancel(self._client.futures_of(futures))
+        if self._client.status == "running":
+            self._executor.shutdown(wait=False)
 
-    def _submit(self, executor: Any, work: Callable[[T], R], task: T) -> "Future[R]":
+    def _submit(self, work: Callable[[T], R], task: T) -> "Future[R]":
         """Send a task, under a key that shows its kind and its name on the dashboard."""
         name = str(task)[:100].encode("utf-8", "backslashreplace").decode()
         key = f"{work.__name__}-{uuid.uuid4().hex}-{name}"
-        return executor.submit(pickle.loads, pickle.dumps(_Call(work, task)), key=key)  # type: ignore[no-any-return]
+        future: Future[R] = self._executor.submit(pickle.loads, pickle.dumps(_Call(work, task)), key=key)
+        return future
 
     def follow(self) -> int:
         """Ask now and then how many workers there are, and return how many tasks may be under way."""
@@ -177,7 +176,7 @@ class DaskRunner:
             if found == 0 != self._known:
                 self._say(f"dask: no worker at {self._address}; waiting for one (`dask worker {self._address}`)")
             elif found != self._known >= 0:
-                self._say(f"dask: {found} workers")
+                self._say(f"dask: {found} worker{'s' * (found > 1)}")
             self._asked, self._known, self.workers = time.monotonic(), found, max(1, found)
         return AHEAD * self.workers
 

@@ -17,7 +17,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Protocol, TypeVar
@@ -99,7 +98,7 @@ class _Processes:
     def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """Give the results in order."""
         try:
-            yield from in_order(partial(self._pool.submit, work), tasks, lambda: AHEAD * self.workers)
+            yield from in_order(lambda task: self._pool.submit(work, task), tasks, lambda: AHEAD * self.workers)
         except BrokenProcessPool as error:
             raise StoreError(
                 "a worker process died (out of memory?); run again with --resume and fewer --workers"

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from bytropix.pipelines.runner import Runner, local_runner
 
 JOBS = Path(__file__).parent / "on_workers"
 sys.path.append(str(JOBS))  # processes that start by spawn are given this path
-from runner_jobs import Job, die, note, refuse_seven, square  # noqa: E402
+from runner_jobs import Job, die, note, refuse_seven, square, wait_until  # noqa: E402
 
 SCRIPT = """
 import sys
@@ -142,11 +141,3 @@ def test_no_worker_outlives_the_run(tmp_path: Path, kind: str, how: signal.Signa
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert len(workers) == 2
     assert said.count("KeyboardInterrupt") == said.count("Traceback") == (how is signal.SIGINT)
-
-
-def wait_until(there: Callable[[], bool]) -> None:
-    """Wait for something that happens within a minute."""
-    patience = time.monotonic() + 60
-    while not there():
-        assert time.monotonic() < patience, "it did not happen"
-        time.sleep(0.01)

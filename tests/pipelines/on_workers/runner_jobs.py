@@ -1,8 +1,9 @@
-"""What workers do in the tests of runners; the folder of this file is put on their path."""
+"""What workers do in the tests of runners, and what waits for it; the folder of this file is put on their path."""
 
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,3 +66,12 @@ def die(job: Job) -> int:
         (job.folder / f"death-{job.number}-{deaths}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return square(job)
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    """Wait for something that happens within a minute."""
+    patience = time.monotonic() + 60
+    while not there():
+        if time.monotonic() > patience:
+            raise TimeoutError("it did not happen")
+        time.sleep(0.01)
