@@ -1,47 +1,49 @@
 """Raw sources to a finished store.
 
-    sources -> scan (hash, cut) -> plan -> fit the patcher on a sample -> parts, in N processes -> manifest, last
+    sources -> scan (hash, cut) -> take in (duplicates, quarantine) -> plan -> fit the patcher on a sample
+            -> parts, in N processes or on a cluster -> manifest, last
 
 A run that dies leaves a folder without manifest, which readers refuse and `resume` completes to the same bytes.
 """
 
-import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from bytropix.config import to_plain
-from bytropix.datasets.store import (
-    FORMAT_VERSION,
-    FileRecord,
-    Manifest,
-    SourceRecord,
-    Store,
-    open_storage,
-    publish,
-    write_patcher,
-)
-from bytropix.datasets.store.commit import BESIDE, room_for, write_file
+from bytropix.datasets.store import FORMAT_VERSION, FileRecord, Manifest, SourceRecord, Storage, Store, open_storage
+from bytropix.datasets.store.commit import BESIDE
+from bytropix.datasets.store.manifest import MANIFEST, publish, quarantine_name
 from bytropix.errors import ConfigError, SourceError, StoreError
-from bytropix.patching import fit_patcher
 from bytropix.pipelines.config import IngestConfig
-from bytropix.pipelines.documents import ScannedFile, read_documents, scan
-from bytropix.pipelines.part_task import RECEIPTS, PartDone, PartTask, do_part
-from bytropix.pipelines.plan import PartPlan, part_key, plan_parts, sample_files
+from bytropix.pipelines.ledger import Remembered, absolute, config_hash, recall, remember, signatures
 from bytropix.pipelines.sources import SourceFile, find_files
-from bytropix.pipelines.workers import ordered, processes
+from bytropix.pipelines.sources.files import STDIN
+from bytropix.pipelines.sources.remote import is_url
+
+if TYPE_CHECKING:  # with kernels and codecs these take most of a second to import, and a rerun may have nothing to do
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bytropix.pipelines.intake import Intake
+    from bytropix.pipelines.job import Job, Patching
+    from bytropix.pipelines.scan import ScannedFile
+
+OURS = {MANIFEST, "versions", "babylon", "parts", "receipts", "spool", "refused.jsonl"}
+
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage (scan, fit, parts), the bytes done and the bytes in all."""
+"""Called with the stage (scan, clean, fit, parts), what is done and what there is in all: bytes, documents for clean."""
 
-OURS = {"manifest.json", "babylon", "parts", "quarantine.jsonl", RECEIPTS}
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Report no progress."""
+
+
+def print_nothing(line: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,172 +55,245 @@ class IngestSummary:
     skipped: int
     """Parts that an earlier run had finished."""
 
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        """Why inputs are in quarantine, with their number, the most frequent reason first."""
+        counts = Counter(row["reason"] for row in self.store.quarantine())
+        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
 
 def ingest_bytes(
-    sources: Sequence[Path],
-    out: Path,
+    sources: Sequence[str | Path],
+    out: str | Path,
     config: IngestConfig,
     *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     workers: int = 1,
+    scheduler: str = "",
+    dask: bool = False,
     resume: bool = False,
     overwrite: bool = False,
-    progress: Progress = lambda stage, done, total: None,
+    strict: bool = False,
+    max_bad: float = 0.05,
+    progress: Progress = silent,
+    say: Callable[[str], None] = print_nothing,
 ) -> IngestSummary:
-    """Make a store of files and folders.
+    """Make a store of sources.
 
     Args:
-        sources: Files and folders, in any order.
-        out: The store's folder.
+        sources: Files, folders, globs, URLs, "-" for the standard input, in any order.
+        out: The store's folder or URL.
         config: What decides its bytes.
+        include: Read only files whose name matches one of these globs.
+        exclude: Leave out files whose name matches one of these.
         workers: Processes; the result is the same for any number.
+        scheduler: Address of a Dask scheduler whose workers do the work.
+        dask: Let a Dask cluster on this machine do it.
         resume: Complete what an earlier run left, or begin.
         overwrite: Remove a store that is there, once the sources are known to be good.
+        strict: Stop at the first input that is bad.
+        max_bad: Largest share of the inputs that may be bad.
         progress: See `Progress`.
+        say: Told in one line each what a user should know of a cluster: its dashboard, workers that come and go.
 
     Raises:
-        ConfigError: `workers` is below 1, or both `resume` and `overwrite` are asked for.
-        SourceError: A source is missing, unreadable, empty, or changes under way.
+        ConfigError: Options that cannot work.
+        SourceError: A source is missing, nothing is left of all of them, or one is bad and `strict`.
+        TooManyBadError: More is bad than `max_bad` allows.
         StoreError: `out` is in the way, the disk is full, or a worker died.
+    """
+    check_options(sources, config, workers=workers, max_bad=max_bad)
+    if resume and overwrite:
+        raise ConfigError("--resume completes a store and --overwrite replaces it; give one of them")
+    storage = open_storage(out)
+    check_apart(storage, map(str, sources))
+    _refuse(storage, there_is_leave=resume or overwrite)
+    files = find_files(sources, tuple(include), tuple(exclude))
+    check_apart(storage, (file.path for file in files))
+    there = Remembered(
+        fingerprint="",
+        config=config_hash(config),
+        arguments=absolute(sources),
+        include=tuple(include),
+        exclude=tuple(exclude),
+        files=signatures(files),
+    )
+    finished = resume and storage.size(MANIFEST) is not None
+    if finished and (store := _as_remembered(storage, there)):
+        return IngestSummary(store=store, skipped=len(store.manifest.parts))
+    from bytropix.pipelines.job import Job
+
+    job = Job(
+        storage=storage,
+        config=config,
+        workers=workers,
+        scheduler=scheduler,
+        dask=dask,
+        strict=strict,
+        max_bad=max_bad,
+        progress=progress,
+        say=say,
+    )
+    summary = _compare(job, files) if finished else _make(job, files, overwrite=overwrite)
+    remember(storage.url, there.of(summary.store.fingerprint))
+    return summary
+
+
+def check_options(sources: Sequence[str | Path], config: IngestConfig, *, workers: int, max_bad: float) -> None:
+    """Refuse options that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: They cannot.
+        SourceError: There is no source.
     """
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}")
+    if not 0 <= max_bad <= 1:
+        raise ConfigError(f"max_bad must lie in [0, 1], got {max_bad}")
     if not sources:
         raise SourceError("no source; give at least one file or folder")
-    if resume and overwrite:
-        raise ConfigError("--resume completes a store and --overwrite replaces it; give one of them")
-    _refuse(out, sources, there_is_leave=resume or overwrite)
-    files = find_files(sources)
-    # Processes take a second to start, so they do it during the scan; a single part needs none.
-    several = workers > 1 and sum(file.size for file in files) > config.part_bytes
-    with processes(workers) if several else nullcontext() as pool:
-        scanned = _scan_all(files, config, workers, progress)
-        kept = [file for file in scanned if not file.refused]
-        refused = [file for file in scanned if file.refused]
-        plans = plan_parts(kept, config)
-        if resume and (out / "manifest.json").is_file():
-            return _nothing_to_do(out, config, kept)
-        _make_way(out, overwrite=overwrite)
-        rows = [{"bytes_read": file.size, "path": file.file.name, "reason": file.refused} for file in refused]
-        lines = [json.dumps(row, sort_keys=True) + "\n" for row in rows]
-        listed = "".join(lines).encode()
-        write_file(out / "quarantine.jsonl", listed)
-        settings, babylon = _fit(out, kept, config, progress)
-        tasks = _tasks(out, plans, config, settings, babylon)
-        results = map(do_part, tasks) if pool is None else ordered(pool, do_part, tasks, ahead=workers + 1)
-        done = _collect(results, sum(plan.n_bytes for plan in plans), progress)
+    if config.clean.near_duplicates:
+        from bytropix.pipelines.cleaning import check_installed
+
+        check_installed(config.clean)
+
+
+def check_apart(storage: Storage, sources: Iterable[str]) -> None:
+    """Refuse sources that lie in the store, or around it.
+
+    Raises:
+        StoreError: One does.
+    """
+    place = storage.local.resolve() if storage.local else storage.url
+    for source in sources:
+        if not _apart(source, place):
+            raise StoreError(
+                f"{storage.url}: the store and the source {source} lie in one another; choose another --out"
+            )
+
+
+def source_records(files: Sequence["ScannedFile"], version: int = 1) -> tuple[SourceRecord, ...]:
+    """Return what a manifest says of files that were read."""
+    return tuple(
+        SourceRecord(name=file.file.name, size=file.size, sha256=file.sha256, kind=file.kind, version=version)
+        for file in files
+    )
+
+
+def quarantine_record(intake: "Intake", version: int) -> FileRecord:
+    """Return what a manifest says of the list of what was refused."""
+    lines = intake.quarantine_lines
+    return FileRecord(path=quarantine_name(version), size=len(lines), sha256=FileRecord.hash_of(lines))
+
+
+def _apart(source: str, place: str | Path) -> bool:
+    """Return whether a source and the store's place are not in one another."""
+    if source == STDIN or is_url(source) != isinstance(place, str):
+        return True
+    if isinstance(place, str):
+        one, other = source.rstrip("/"), place.rstrip("/")
+        return not (f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/"))
+    path = Path(source).resolve()
+    return place != path and path not in place.parents and place not in path.parents
+
+
+def _refuse(storage: Storage, *, there_is_leave: bool) -> None:
+    """Refuse a place for the store that holds something else."""
+    if storage.local and storage.local.exists() and not storage.local.is_dir():
+        raise StoreError(f"{storage.url}: exists and is not a store; choose another --out")
+    tops = {name.split("/")[0] for name in storage.sizes()}
+    if any(top not in OURS and not top.startswith((BESIDE, "quarantine")) for top in tops):
+        raise StoreError(f"{storage.url}: exists and is not a store; choose another --out")
+    if tops and not there_is_leave:
+        raise StoreError(
+            f"{storage.url}: exists; complete it with --resume, replace it with --overwrite, or choose another --out"
+        )
+
+
+def _as_remembered(storage: Storage, there: Remembered) -> Store | None:
+    """Return the finished store if it was made here of these very files, none of which has been touched since."""
+    known = recall(storage.url)
+    if known is None or not there.files or (known.config, known.files) != (there.config, there.files):
+        return None
+    store = Store.open(storage.url)
+    return store if store.fingerprint == known.fingerprint else None
+
+
+def _compare(job: "Job", files: list[SourceFile]) -> IngestSummary:
+    """Return the finished store if it is the one asked for.
+
+    Raises:
+        StoreError: It is not.
+    """
+    store = Store.open(job.storage.url)
+    with job.runner(files) as runner:
+        scanned = job.scan(files, runner, keep=False)
+    asked = [(file.file.name, file.size, file.sha256) for file in scanned if not file.refused]
+    there = [(source.name, source.size, source.sha256) for source in store.manifest.sources]
+    for what, same in (("config", store.manifest.config == to_plain(job.config)), ("sources", asked == there)):
+        if not same:
+            raise StoreError(
+                f"{store.url}: a finished store of other {what}; replace it with --overwrite or choose another --out"
+            )
+    return IngestSummary(store=store, skipped=len(store.manifest.parts))
+
+
+def _make(job: "Job", files: list[SourceFile], *, overwrite: bool) -> IngestSummary:
+    """Make the store and publish it."""
+
+    def prepare(intake: "Intake") -> "Patching":
+        if overwrite:
+            _clear(job.storage)
+        return _fit(job, intake)
+
+    built = job.build(files, prepare, quarantine=quarantine_name(1))
+    records = tuple(part.record for part in built.parts if part.record)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         kind="bytes",
-        config=to_plain(config),
-        patcher=settings,
-        babylon=babylon,
-        sources=tuple(SourceRecord(name=file.file.name, size=file.size, sha256=file.sha256) for file in kept),
-        parts=tuple(part.record for part in done),
-        quarantine=FileRecord(path="quarantine.jsonl", size=len(listed), sha256=FileRecord.hash_of(listed)),
-        quarantined=len(refused),
+        config=to_plain(job.config),
+        patcher=built.patching.settings,
+        babylon=built.patching.files,
+        sources=source_records(built.intake.files),
+        parts=records,
+        quarantine=quarantine_record(built.intake, 1),
+        quarantined=len(built.intake.quarantine),
+        documents_in=built.intake.documents_in,
+        dropped=built.intake.dropped,
     )
-    publish(open_storage(out), manifest)
-    return IngestSummary(store=Store.open(out), skipped=sum(part.skipped for part in done))
+    publish(job.storage, manifest)
+    return IngestSummary(store=Store.open(job.storage.url), skipped=sum(part.skipped for part in built.parts))
 
 
-def _refuse(out: Path, sources: Sequence[Path], *, there_is_leave: bool) -> None:
-    """Refuse a place for the store that would harm something."""
-    place = out.resolve()
-    for source in (source.resolve() for source in sources):
-        if place == source or source in place.parents or place in source.parents:
-            raise StoreError(f"{out}: the store and the source {source} lie in one another; choose another --out")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    names = [path.name for path in out.iterdir()] if out.is_dir() else []
-    if not names or any(name not in OURS and not name.startswith(BESIDE) for name in names):
-        raise StoreError(f"{out}: exists and is not a store; choose another --out")
-    if not there_is_leave:
-        raise StoreError(
-            f"{out}: exists; complete it with --resume, replace it with --overwrite, or choose another --out"
-        )
+def _clear(storage: Storage) -> None:
+    """Remove a finished store, its manifest first; what this run has spooled and written stays."""
+    if storage.size(MANIFEST) is not None:
+        storage.remove([MANIFEST])
+        storage.remove([name for name in storage.sizes() if not name.startswith("spool/")])
 
 
-def _scan_all(files: list[SourceFile], config: IngestConfig, workers: int, progress: Progress) -> list[ScannedFile]:
-    """Scan in threads (hashing lets others run) and sort by name and content, as names may be alike."""
-    total = sum(file.size for file in files)
-    read = 0
-    progress("scan", 0, total)
-    found = []
-    with ThreadPoolExecutor(workers) as threads:
-        for file in ordered(threads, lambda file: scan(file, config.document_bytes), files, ahead=2 * workers):
-            found.append(file)
-            read += file.size
-            progress("scan", read, total)
-    return sorted(found, key=lambda file: (file.file.name, file.sha256))
+def _fit(job: "Job", intake: "Intake") -> "Patching":
+    """Fit the patcher on a sample of the train documents and keep it in the store."""
+    import numpy as np
 
+    from bytropix.datasets.store import write_patcher
+    from bytropix.patching import fit_patcher
+    from bytropix.pipelines.documents import read_documents
+    from bytropix.pipelines.job import Patching
+    from bytropix.pipelines.plan import sample_files
 
-def _make_way(out: Path, *, overwrite: bool) -> None:
-    """Make the store's folder, without a manifest until it is whole."""
-    with room_for(out):
-        if overwrite and out.exists():
-            (out / "manifest.json").unlink(missing_ok=True)
-            shutil.rmtree(out)
-        (out / RECEIPTS).mkdir(parents=True, exist_ok=True)
-
-
-def _fit(
-    out: Path, kept: list[ScannedFile], config: IngestConfig, progress: Progress
-) -> tuple[dict[str, Any], tuple[FileRecord, ...]]:
-    """Fit the patcher on a sample of the train documents, keep it in the store, return its settings and files."""
-    files = sample_files(kept, config)
+    files = sample_files(intake.documents, job.config)
     total = sum(file.n_bytes for file in files)
 
-    def sample() -> Iterator[NDArray[np.uint8]]:
+    def sample() -> "Iterator[NDArray[np.uint8]]":
         read = 0
         for file in files:
-            data = read_documents((file,))
+            data = read_documents((file,), job.storage)
             yield from np.split(data, np.cumsum(file.lengths[:-1], dtype=np.int64))
             read += len(data)
-            progress("fit", read, total)
+            job.progress("fit", read, total)
 
-    progress("fit", 0, total)
-    return write_patcher(open_storage(out), fit_patcher(sample(), config.patch))
-
-
-def _tasks(
-    out: Path, plans: list[PartPlan], config: IngestConfig, settings: dict[str, Any], babylon: tuple[FileRecord, ...]
-) -> Iterator[PartTask]:
-    """Give the tasks one by one, since each lists its documents."""
-    patcher = json.dumps(settings, sort_keys=True)
-    decides = json.dumps([patcher, [file.sha256 for file in babylon]])
-    for plan in plans:
-        files = plan.files(config)
-        yield PartTask(
-            url=str(out),
-            split=plan.split,
-            name=plan.name,
-            files=files,
-            layout=config.layout,
-            key=part_key(files, config, decides),
-            patcher=patcher,
-        )
-
-
-def _collect(results: Iterator[PartDone], total: int, progress: Progress) -> list[PartDone]:
-    """Return the parts, reporting each."""
-    done = []
-    written = 0
-    progress("parts", 0, total)
-    for part in results:
-        done.append(part)
-        written += part.record.n_bytes
-        progress("parts", written, total)
-    return done
-
-
-def _nothing_to_do(out: Path, config: IngestConfig, kept: list[ScannedFile]) -> IngestSummary:
-    """Return the finished store if it is the one asked for."""
-    store = Store.open(out)
-    asked = [(file.file.name, file.size, file.sha256) for file in kept]
-    there = [(source.name, source.size, source.sha256) for source in store.manifest.sources]
-    for what, same in (("config", store.manifest.config == to_plain(config)), ("sources", asked == there)):
-        if not same:
-            raise StoreError(
-                f"{out}: a finished store of other {what}; replace it with --overwrite or choose another --out"
-            )
-    return IngestSummary(store=store, skipped=len(store.manifest.parts))
+    job.progress("fit", 0, total)
+    settings, table = write_patcher(job.storage, fit_patcher(sample(), job.config.patch))
+    return Patching(settings=settings, files=table)

@@ -17,15 +17,17 @@ from bytropix.datasets.store import (
     PartLayout,
     PartRecord,
     SourceSpan,
+    Storage,
     load_patcher,
     open_storage,
     write_part,
 )
 from bytropix.datasets.store.patch_lengths import LONGEST, count_lengths
 from bytropix.datasets.store.storage import same_files
-from bytropix.errors import ConfigError, StoreError
+from bytropix.errors import ChangedSourceError, ConfigError, StoreError
 from bytropix.patching import Patcher
 from bytropix.pipelines.documents import FileDocuments, read_documents
+from bytropix.pipelines.plan import part_key
 
 RECEIPTS = "receipts"
 
@@ -40,42 +42,64 @@ class PartTask:
     name: str
     files: tuple[FileDocuments, ...]
     layout: PartLayout
-    key: str
-    """Hash of all that decides the part's bytes."""
     patcher: str
-    """Settings of the patcher as JSON, whose table lies in the store."""
+    """Settings of the patcher as JSON, whose table lies in the store, and the hashes of that table's files."""
+    version: int
+    """The version of the store that the part is added in."""
+
+    def __str__(self) -> str:
+        return f"{self.split}/{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Hash of all that decides the part's bytes and record."""
+        return f"{part_key(self.files, self.layout, self.patcher)}-{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class PartDone:
-    """A part that is there."""
+    """What became of a part."""
 
-    record: PartRecord
-    skipped: bool
+    record: PartRecord | None
+    """What is there; `None` where a source has changed."""
+    skipped: bool = False
     """Whether an earlier run wrote it."""
+    changed: tuple[str, str] = ("", "")
+    """Path of the source that has changed, and what has happened to it."""
 
 
 def do_part(task: PartTask) -> PartDone:
-    """Write a part and its receipt unless an earlier run has, and return its record.
+    """Write a part and its receipt unless an earlier run has.
 
     Raises:
-        SourceError: A source has changed or vanished.
-        StoreError: The disk is full.
+        StoreError: The disk is full, or a spool file is damaged.
     """
-    done = finished(task)
+    storage, key = open_storage(task.url), task.key
+    done = finished(task, storage, key)
     if done is not None:
         return PartDone(done, skipped=True)
     patcher = _patcher(task.url, task.patcher)
-    data = read_documents(task.files)
+    try:
+        data = read_documents(task.files, storage)
+    except ChangedSourceError as error:
+        return PartDone(None, changed=(error.place, error.what))
     ends = np.cumsum(np.concatenate([file.lengths for file in task.files]), dtype=np.int64)
     entropy, starts = patcher.patch(data, ends)
     spans, lengths = _count(task.files, starts, patcher.config.max_patch)
-    arrays = PartArrays(data, entropy, starts, ends, _doc_meta(task.files))
-    storage = open_storage(task.url)
-    record = write_part(storage, task.split, task.name, arrays, layout=task.layout, spans=spans, patch_lengths=lengths)
-    receipt = {"key": task.key, "record": to_plain(record)}
+    record = write_part(
+        storage,
+        task.split,
+        task.name,
+        PartArrays(data, entropy, starts, ends, b"".join(file.meta() for file in task.files)),
+        layout=task.layout,
+        spans=spans,
+        patch_lengths=lengths,
+        pieces=sum(file.pieces for file in task.files),
+        version=task.version,
+    )
+    receipt = {"key": key, "record": to_plain(record)}
     storage.write(receipt_name(task), json.dumps(receipt, sort_keys=True).encode())
-    return PartDone(record, skipped=False)
+    return PartDone(record)
 
 
 def receipt_name(task: PartTask) -> str:
@@ -83,31 +107,20 @@ def receipt_name(task: PartTask) -> str:
     return f"{RECEIPTS}/{task.split}-{task.name}.json"
 
 
-def finished(task: PartTask) -> PartRecord | None:
+def finished(task: PartTask, storage: Storage, key: str) -> PartRecord | None:
     """Return the record of a part that an earlier run finished under the same key and that is whole, else `None`."""
     try:
-        storage = open_storage(task.url)
         receipt: dict[str, Any] = json.loads(storage.read(receipt_name(task)).tobytes())
-        key, record = receipt["key"], from_plain(PartRecord, receipt["record"])
+        same, record = receipt["key"] == key, from_plain(PartRecord, receipt["record"])
     except (OSError, ValueError, KeyError, TypeError, ConfigError, StoreError):
         return None
-    whole = key == task.key and same_files(storage, record.folder, record.files)
-    return record if whole else None
+    return record if same and same_files(storage, record.folder, record.files) else None
 
 
 @lru_cache(maxsize=1)
-def _patcher(url: str, settings: str) -> Patcher:
+def _patcher(url: str, patcher: str) -> Patcher:
     """Return the patcher, loaded once per process."""
-    return load_patcher(open_storage(url), json.loads(settings))
-
-
-def _doc_meta(files: tuple[FileDocuments, ...]) -> bytes:
-    """Return one JSON line per document: its source, and the offset of its first byte there."""
-    lines = []
-    for file in files:
-        source = json.dumps(file.source)
-        lines += [f'{{"offset": {begin}, "source": {source}}}\n' for begin in file.begins.tolist()]
-    return "".join(lines).encode()
+    return load_patcher(open_storage(url), json.loads(patcher)["settings"])
 
 
 def _count(
@@ -125,7 +138,7 @@ def _count(
             SourceSpan(
                 source=file.source,
                 n_bytes=end - begin,
-                documents=len(file.begins),
+                documents=len(file),
                 patches=int(lengths.sum()),
                 at_cap=int(lengths[cap:].sum()),
                 single=int(lengths[1]),

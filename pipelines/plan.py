@@ -1,37 +1,37 @@
 """Which documents make which part: a function of sources and config alone.
 
-    scanned files by name -> sides by content hash -> parts of about `part_bytes`, as ranges of documents
-                                                   -> the sample that the patcher is fitted on
+    documents of files by name -> sides by content hash -> parts of about `part_bytes`, as ranges of documents
+                                                        -> the sample that the patcher is fitted on
 
 A plan holds no document: ranges of the scan's arrays, from which the list of one part is made when it is its turn.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.config import to_plain
-from bytropix.errors import SourceError
+from bytropix.datasets.store import PartLayout
 from bytropix.patching import SAMPLE_BYTES
-from bytropix.pipelines.config import STAGE_VERSION, IngestConfig
-from bytropix.pipelines.documents import FileDocuments, ScannedFile
+from bytropix.pipelines.config import IngestConfig
+from bytropix.pipelines.documents import FileDocuments
 
 SPLITS = ("train", "val")
+STAGE_VERSION = 2  # raised when the same documents and layout would give other bytes in a part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
     """The documents of one side among documents `first` to `last` of a file."""
 
-    scanned: ScannedFile
+    documents: FileDocuments
     first: int
     last: int
-    offset: int
-    """First byte of document `first` in the file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,65 +48,61 @@ class PartPlan:
         return tuple(_select(piece, self.split, config) for piece in self.pieces)
 
 
-def plan_parts(scanned: list[ScannedFile], config: IngestConfig) -> list[PartPlan]:
+def plan_parts(
+    files: Sequence[FileDocuments], config: IngestConfig, taken: Mapping[str, int] | None = None
+) -> list[PartPlan]:
     """Return the parts, train before val.
 
-    Raises:
-        SourceError: No document is left.
+    Args:
+        files: All documents, file by file.
+        config: How large parts are, and how many documents go to val.
+        taken: How many parts of each split there are already.
     """
-    if not scanned:
-        raise SourceError("no document: every file is empty or cannot be read; give files that hold something")
-    return [part for split in SPLITS for part in _pack(split, scanned, config)]
+    return [part for split in SPLITS for part in _pack(split, files, config, (taken or {}).get(split, 0))]
 
 
-def part_key(files: tuple[FileDocuments, ...], config: IngestConfig, patcher: str) -> str:
-    """Return what decides a part's bytes, as a hash: documents, config, patcher, version of this stage."""
-    digest = hashlib.sha256(json.dumps([to_plain(config), patcher, STAGE_VERSION], sort_keys=True).encode())
+def part_key(files: tuple[FileDocuments, ...], layout: PartLayout, patcher: str) -> str:
+    """Return what decides a part's bytes, as a hash: documents, layout, patcher, version of this stage."""
+    digest = hashlib.sha256(json.dumps([to_plain(layout), patcher, STAGE_VERSION], sort_keys=True).encode())
     for file in files:
-        digest.update(json.dumps([file.source, len(file.begins)]).encode())
-        for column in (file.begins.astype("<i8"), file.lengths.astype("<u4"), file.digests.astype("<u8")):
-            digest.update(column.tobytes())
+        digest.update(json.dumps([file.source, len(file), len(file.names), len(file.wholes)]).encode())
+        columns: list[NDArray[Any]] = [file.record_offsets(), file.name_ends, file.wholes, file.lengths]
+        for column in (*columns, file.digests, file.seconds):
+            digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+        digest.update(file.names)
     return digest.hexdigest()
 
 
-def sample_files(scanned: list[ScannedFile], config: IngestConfig) -> list[FileDocuments]:
+def sample_files(files: Sequence[FileDocuments], config: IngestConfig) -> list[FileDocuments]:
     """Return the train documents of the least hashes, `SAMPLE_BYTES` of them or all, file by file in order.
 
     Only hashes up to some limit are sorted; hashes are spread evenly, so a limit in proportion holds about enough.
     Where all documents, one short file say, are val's, the sample is theirs.
     """
-    split = "train" if any(_on_side(file.digests, "train", config).any() for file in scanned) else "val"
-    total = sum(int(file.lengths.sum(dtype=np.int64)) for file in scanned)
+    split = "train" if any(_on_side(file.digests, "train", config).any() for file in files) else "val"
+    total = sum(file.n_bytes for file in files)
     share = min(1.0, config.val_fraction + 1.25 * SAMPLE_BYTES / total)
-    rows = _rows_below(scanned, split, config, share)
+    rows = _rows_below(files, split, config, share)
     while share < 1.0 and int(rows["length"].sum()) < SAMPLE_BYTES:
         share = min(1.0, 2 * share)
-        rows = _rows_below(scanned, split, config, share)
-    rows.sort(order=["digest", "file", "begin"])
+        rows = _rows_below(files, split, config, share)
+    rows.sort(order=["digest", "file", "number"])
     enough = int(np.searchsorted(np.cumsum(rows["length"]), SAMPLE_BYTES)) + 1
-    rows = np.sort(rows[:enough], order=["file", "begin"])
-    numbers, firsts = np.unique(rows["file"], return_index=True)
-    return [
-        FileDocuments(
-            source=scanned[number].file.name,
-            path=scanned[number].file.path,
-            begins=group["begin"].copy(),
-            lengths=group["length"].astype(np.uint32),
-            digests=group["digest"].copy(),
-        )
-        for number, group in zip(numbers.tolist(), np.split(rows, firsts[1:]), strict=True)
-    ]
+    rows = np.sort(rows[:enough], order=["file", "number"])
+    places, firsts = np.unique(rows["file"], return_index=True)
+    groups = np.split(rows["number"], firsts[1:])
+    return [files[place].take(group) for place, group in zip(places.tolist(), groups, strict=True)]
 
 
-def _rows_below(scanned: list[ScannedFile], split: str, config: IngestConfig, share: float) -> NDArray[np.void]:
-    """Return (digest, file, begin, length) of a split's documents whose hash is below `share` of all hashes."""
-    kind = np.dtype([("digest", "u8"), ("file", "i8"), ("begin", "i8"), ("length", "i8")])
+def _rows_below(files: Sequence[FileDocuments], split: str, config: IngestConfig, share: float) -> NDArray[np.void]:
+    """Return (digest, file, number, length) of a split's documents whose hash is below `share` of all hashes."""
+    kind = np.dtype([("digest", "u8"), ("file", "i8"), ("number", "i8"), ("length", "i8")])
     found = [np.empty(0, kind)]
-    for number, file in enumerate(scanned):
+    for place, file in enumerate(files):
         chosen = np.flatnonzero(_on_side(file.digests, split, config) & (file.digests <= _limit(share)))
         rows = np.empty(len(chosen), kind)
-        rows["digest"], rows["length"], rows["file"] = file.digests[chosen], file.lengths[chosen], number
-        rows["begin"] = _begins(file.lengths)[chosen]
+        rows["digest"], rows["length"] = file.digests[chosen], file.lengths[chosen]
+        rows["file"], rows["number"] = place, chosen
         found.append(rows)
     return np.concatenate(found)
 
@@ -122,33 +118,19 @@ def _on_side(digests: NDArray[np.uint64], split: str, config: IngestConfig) -> N
     return in_val if split == "val" else ~in_val
 
 
-def _begins(lengths: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return where documents that lie end to end begin."""
-    return np.cumsum(lengths, dtype=np.int64) - lengths
-
-
 def _select(piece: Piece, split: str, config: IngestConfig) -> FileDocuments:
     """Return the documents of a piece."""
-    scan = piece.scanned
-    lengths, digests = scan.lengths[piece.first : piece.last], scan.digests[piece.first : piece.last]
-    chosen = _on_side(digests, split, config)
-    return FileDocuments(
-        source=scan.file.name,
-        path=scan.file.path,
-        begins=(piece.offset + _begins(lengths))[chosen],
-        lengths=lengths[chosen],
-        digests=digests[chosen],
-    )
+    chosen = _on_side(piece.documents.digests[piece.first : piece.last], split, config)
+    return piece.documents.take(piece.first + np.flatnonzero(chosen))
 
 
-def _pack(split: str, scanned: list[ScannedFile], config: IngestConfig) -> Iterator[PartPlan]:
+def _pack(split: str, files: Sequence[FileDocuments], config: IngestConfig, number: int) -> Iterator[PartPlan]:
     """Fill parts in order; a part closes before the document that would pass `part_bytes`."""
-    number, size = 0, 0
+    size = 0
     held: list[Piece] = []
-    for scan in scanned:
-        begins = _begins(scan.lengths)
-        chosen = np.flatnonzero(_on_side(scan.digests, split, config))
-        ends = np.cumsum(scan.lengths[chosen], dtype=np.int64)
+    for file in files:
+        chosen = np.flatnonzero(_on_side(file.digests, split, config))
+        ends = np.cumsum(file.lengths[chosen], dtype=np.int64)
         done = 0
         while done < len(chosen):
             before = int(ends[done - 1]) if done else 0
@@ -156,8 +138,7 @@ def _pack(split: str, scanned: list[ScannedFile], config: IngestConfig) -> Itera
             if fit == done and not held:
                 fit = done + 1
             if fit > done:
-                first, last = int(chosen[done]), int(chosen[fit - 1]) + 1
-                held.append(Piece(scan, first, last, int(begins[first])))
+                held.append(Piece(file, int(chosen[done]), int(chosen[fit - 1]) + 1))
                 size += int(ends[fit - 1]) - before
                 done = fit
             if done < len(chosen):

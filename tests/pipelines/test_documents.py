@@ -1,6 +1,6 @@
-"""Where documents end, and how files are scanned and read again."""
+"""Where documents end, and how they are read again."""
 
-import hashlib
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bytropix.errors import SourceError
-from bytropix.pipelines.documents import FileDocuments, document_ends, read_documents, scan
+from bytropix.datasets.store import open_storage
+from bytropix.errors import ChangedSourceError, StoreError
+from bytropix.pipelines.config import IngestConfig
+from bytropix.pipelines.documents import document_ends, read_documents
+from bytropix.pipelines.scan import scan
 from bytropix.pipelines.sources import find_files
 
 # Newlines, letters, lead and continuation bytes in such a share that every branch of the rule is met.
@@ -83,35 +86,46 @@ def test_newline_counts_from_half_the_limit(data: bytes, ends: list[int]) -> Non
     assert ends == document_ends(data, 16)
 
 
-def test_scan_in_blocks_equals_the_file_at_once(tmp_path: Path) -> None:
-    """A file of several read blocks has the documents and hashes of its whole text."""
-    generator = np.random.default_rng(0)
-    data = generator.choice(np.frombuffer(b"ab \n\xe2\x82\xac", np.uint8), 9_000_000).tobytes()
-    (tmp_path / "big").write_bytes(data)
-    found = scan(find_files([tmp_path / "big"])[0], 1 << 16)
-    ends = document_ends(data, 1 << 16)
-    pieces = [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-
-    assert np.diff(ends, prepend=0).tolist() == found.lengths.tolist()
-    assert [hashlib.sha256(piece).digest()[:8] for piece in pieces] == [
-        int(digest).to_bytes(8, "big") for digest in found.digests
-    ]
-    assert hashlib.sha256(data).hexdigest() == found.sha256
-
-
 @pytest.mark.parametrize("content", [b"abX" + b"c" * 3000, b"ab"])
 def test_changed_file_is_refused(tmp_path: Path, content: bytes) -> None:
     """A document whose bytes are not those that were scanned is never delivered, nor one that has been cut off."""
     path = tmp_path / "f"
     path.write_bytes(b"abc" + b"c" * 3000)
-    found = scan(find_files([path])[0], 1024)
-    begins = np.cumsum(found.lengths, dtype=np.int64) - found.lengths
-    documents = FileDocuments("f", str(path), begins, found.lengths, found.digests)
+    storage = open_storage(tmp_path / "s.bx")
+    documents = scan(find_files([path])[0], 0, IngestConfig(document_bytes=1024), storage).documents
 
-    assert read_documents((documents,)).tobytes() == b"abc" + b"c" * 3000
+    assert read_documents((documents,), storage).tobytes() == b"abc" + b"c" * 3000
     path.write_bytes(content)
-    with pytest.raises(SourceError, match="changed while it was read"):
-        read_documents((documents,))
+    with pytest.raises(ChangedSourceError, match="changed while it was read"):
+        read_documents((documents,), storage)
     path.unlink()
-    with pytest.raises(SourceError, match="cannot be read any more"):
-        read_documents((documents,))
+    with pytest.raises(ChangedSourceError, match="cannot be read any more"):
+        read_documents((documents,), storage)
+
+
+@pytest.mark.parametrize("place", ["here", "memory://P-documents/s.bx"])
+def test_some_documents_of_a_spool_file(tmp_path: Path, place: str) -> None:
+    """Any choice of documents of a file that was decompressed is read from its spool file, from a folder or a URL."""
+    text = np.random.default_rng(0).choice(np.frombuffer(b"ab \n", np.uint8), 500_000).tobytes()
+    (tmp_path / "a.gz").write_bytes(gzip.compress(text))
+    storage = open_storage(tmp_path / "s.bx" if place == "here" else place)
+    documents = scan(find_files([tmp_path / "a.gz"])[0], 7, IngestConfig(document_bytes=1024), storage).documents
+    chosen = np.flatnonzero(np.random.default_rng(1).random(len(documents)) < 0.5)
+    some = documents.take(chosen)
+    begins = np.cumsum(documents.lengths) - documents.lengths
+    wanted = b"".join(text[begins[one] : begins[one] + documents.lengths[one]] for one in chosen.tolist())
+
+    assert documents.spool == "spool/00007.bin"
+    assert read_documents((some,), storage).tobytes() == wanted
+    assert some.record_offsets().tolist() == begins[chosen].tolist()
+
+
+def test_damaged_spool_file_is_refused(tmp_path: Path) -> None:
+    """A spool file that changed is the store's fault, and no source is blamed for it."""
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"text\n" * 1000))
+    storage = open_storage(tmp_path / "s.bx")
+    documents = scan(find_files([tmp_path / "a.gz"])[0], 0, IngestConfig(), storage).documents
+    (tmp_path / "s.bx" / "spool" / "00000.bin").write_bytes(b"else\n" * 1000)
+
+    with pytest.raises(StoreError, match=r"spool/00000\.bin: is not what was written"):
+        read_documents((documents,), storage)

@@ -11,10 +11,10 @@ import pytest
 from bytropix.datasets.store import PartLayout, Store
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.patching import PatchConfig
-from bytropix.pipelines import documents as documents_module
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.documents import document_ends
 from bytropix.pipelines.ingest import ingest_bytes
+from bytropix.pipelines.sources import ReadOptions
 
 Tree = Callable[[Path], dict[str, bytes]]
 
@@ -126,8 +126,9 @@ def test_documents_keep_their_side_when_a_file_grows(corpus: Path, tmp_path: Pat
 
 
 def test_hostile_files_are_data(shared_data: Path, tmp_path: Path) -> None:
-    """Broken UTF-8, NULs, truncated archives, broken JSON: every byte of every file comes back."""
-    store = ingest_bytes([shared_data / "hostile"], tmp_path / "s.bx", IngestConfig()).store
+    """Broken UTF-8, NULs, truncated archives, broken JSON: as plain files, every byte of every file comes back."""
+    config = IngestConfig(read=ReadOptions(kind="plain"))
+    store = ingest_bytes([shared_data / "hostile"], tmp_path / "s.bx", config).store
     paths = [path for path in (shared_data / "hostile").rglob("*") if path.is_file()]
     files = {f"hostile/{path.relative_to(shared_data / 'hostile').as_posix()}": path.read_bytes() for path in paths}
 
@@ -158,54 +159,6 @@ def test_names_that_are_not_text(tmp_path: Path, small: IngestConfig) -> None:
     store = ingest_bytes([folder], tmp_path / "s.bx", small).store
 
     assert [f"odd/{name}" for name in names] == [source.name for source in store.manifest.sources]
-
-
-def test_source_that_changes_under_way(
-    corpus: Path, small: IngestConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file that is rewritten between scan and read stops the ingestion, and no manifest is written."""
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage == "parts" and not done:
-            (corpus / "a.txt").write_bytes((corpus / "a.txt").read_bytes().replace(b"whale", b"snail"))
-
-    with pytest.raises(SourceError, match=r"a\.txt: changed while it was read"):
-        ingest_bytes([corpus], tmp_path / "s.bx", small, progress=progress)
-    assert not (tmp_path / "s.bx" / "manifest.json").exists()
-
-
-def test_unreadable_file(corpus: Path, small: IngestConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder it is quarantined with the reason; named by the user it is an error with the remedy."""
-    real = Path.open
-
-    def closed(path: Path, *args: object, **kwargs: object) -> object:
-        if path.name == "line.txt":
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path, *args, **kwargs)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(documents_module.Path, "open", closed)  # permissions do not bind root, who may run this
-    store = ingest_bytes([corpus], tmp_path / "s.bx", small).store
-
-    assert {row["path"]: row["reason"] for row in store.quarantine()} == {
-        "corpus/empty.txt": "empty",
-        "corpus/line.txt": "cannot be read: Permission denied",
-    }
-    with pytest.raises(SourceError, match=r"line\.txt: cannot be read: Permission denied; give a readable file"):
-        ingest_bytes([corpus / "line.txt"], tmp_path / "t.bx", small)
-
-
-def test_empty_sources(tmp_path: Path) -> None:
-    """An empty file, a folder of nothing but empty files, and no source at all are refused, and nothing is left."""
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "empty").touch()
-
-    with pytest.raises(SourceError, match="empty: empty; give a readable file"):
-        ingest_bytes([tmp_path / "folder" / "empty"], tmp_path / "s.bx", IngestConfig())
-    with pytest.raises(SourceError, match="no document: every file is empty"):
-        ingest_bytes([tmp_path / "folder"], tmp_path / "s.bx", IngestConfig())
-    with pytest.raises(SourceError, match="no source"):
-        ingest_bytes([], tmp_path / "s.bx", IngestConfig())
-    assert not (tmp_path / "s.bx").exists()
 
 
 def test_store_in_the_way(corpus: Path, small: IngestConfig, tmp_path: Path, tree: Tree) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bytropix.datasets.store import PartLayout
-from bytropix.errors import SourceError
+from bytropix.datasets.store import PartLayout, open_storage
 from bytropix.pipelines import plan as plan_module
 from bytropix.pipelines.config import IngestConfig
-from bytropix.pipelines.documents import ScannedFile, scan
+from bytropix.pipelines.documents import FileDocuments
 from bytropix.pipelines.plan import part_key, plan_parts, sample_files
+from bytropix.pipelines.scan import scan
 from bytropix.pipelines.sources import find_files
 
 
@@ -23,24 +23,23 @@ def small() -> IngestConfig:
 
 
 @pytest.fixture
-def scanned(corpus: Path, small: IngestConfig) -> list[ScannedFile]:
-    """Return the corpus, scanned."""
-    return [found for file in find_files([corpus]) if not (found := scan(file, small.document_bytes)).refused]
+def scanned(corpus: Path, small: IngestConfig) -> list[FileDocuments]:
+    """Return the documents of the corpus, file by file."""
+    storage = open_storage(corpus.parent / "s.bx")
+    files = [scan(file, 0, small, storage) for file in find_files([corpus])]
+    return [file.documents for file in files if not file.refused]
 
 
-def documents(scanned: list[ScannedFile]) -> list[tuple[str, int, int, int]]:
+def documents(scanned: list[FileDocuments]) -> list[tuple[str, int, int, int]]:
     """Return (source, begin, length, digest) of every document."""
-    rows = []
-    for file in scanned:
-        begins = np.cumsum(file.lengths, dtype=np.int64) - file.lengths
-        rows += [
-            (file.file.name, int(begin), int(length), int(digest))
-            for begin, length, digest in zip(begins, file.lengths, file.digests, strict=True)
-        ]
-    return rows
+    return [
+        (file.source, int(begin), int(length), int(digest))
+        for file in scanned
+        for begin, length, digest in zip(file.begins, file.lengths, file.digests, strict=True)
+    ]
 
 
-def test_every_document_is_in_one_part_of_its_side(scanned: list[ScannedFile], small: IngestConfig) -> None:
+def test_every_document_is_in_one_part_of_its_side(scanned: list[FileDocuments], small: IngestConfig) -> None:
     """Parts hold all documents once, in order of the sources; the hash alone says on which side."""
     rows = documents(scanned)
     limit = 0.1 * 2**64
@@ -57,7 +56,7 @@ def test_every_document_is_in_one_part_of_its_side(scanned: list[ScannedFile], s
         assert wanted == found
 
 
-def test_parts_are_full_but_not_too_full(scanned: list[ScannedFile], small: IngestConfig) -> None:
+def test_parts_are_full_but_not_too_full(scanned: list[FileDocuments], small: IngestConfig) -> None:
     """A part closes before the document that would pass `part_bytes`, and says how many bytes it has."""
     parts = [part for part in plan_parts(scanned, small) if part.split == "train"]
 
@@ -72,14 +71,15 @@ def test_document_larger_than_a_part_has_one_of_its_own(tmp_path: Path) -> None:
     """A document longer than `part_bytes` is a part, never lost and never an endless loop."""
     (tmp_path / "a").write_bytes(b"x" * 50_000)
     config = IngestConfig(document_bytes=16384, part_bytes=4096, val_fraction=0)
-    parts = plan_parts([scan(find_files([tmp_path / "a"])[0], config.document_bytes)], config)
+    scanned = scan(find_files([tmp_path / "a"])[0], 0, config, open_storage(tmp_path / "s.bx"))
+    parts = plan_parts([scanned.documents], config)
 
     assert [part.n_bytes for part in parts] == [16384, 16384, 16384, 848]
 
 
 @pytest.mark.parametrize("sample_bytes", [1, 50_000, 10**9])
 def test_sample_is_the_least_train_hashes(
-    scanned: list[ScannedFile], small: IngestConfig, sample_bytes: int, monkeypatch: pytest.MonkeyPatch
+    scanned: list[FileDocuments], small: IngestConfig, sample_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fit reads the train documents of the least hashes, just as many as fill it, in order of the sources."""
     monkeypatch.setattr(plan_module, "SAMPLE_BYTES", sample_bytes)
@@ -95,30 +95,35 @@ def test_sample_is_the_least_train_hashes(
     assert found == [row for row in documents(scanned) if row in chosen]
 
 
-def test_key_holds_everything_that_decides_the_bytes(scanned: list[ScannedFile], small: IngestConfig) -> None:
-    """Other documents, another config or another patcher give another key."""
+def test_key_holds_everything_that_decides_the_bytes(scanned: list[FileDocuments], small: IngestConfig) -> None:
+    """Other documents, another layout or another patcher give another key."""
     one, two = (part.files(small) for part in plan_parts(scanned, small)[:2])
     keys = {
-        part_key(one, small, "patcher"),
-        part_key(two, small, "patcher"),
-        part_key(one, small, "other"),
-        part_key(one, replace(small, layout=PartLayout(codec="none")), "patcher"),
+        part_key(one, small.layout, "patcher"),
+        part_key(two, small.layout, "patcher"),
+        part_key(one, small.layout, "other"),
+        part_key(one, PartLayout(codec="none"), "patcher"),
+        part_key((replace(one[0], source="else"), *one[1:]), small.layout, "patcher"),
+        part_key((replace(one[0], base=1), *one[1:]), small.layout, "patcher"),
+        part_key((replace(one[0], seconds=one[0].seconds + 1), *one[1:]), small.layout, "patcher"),
     }
 
-    assert len(keys) == 4
-    assert part_key(one, small, "patcher") in keys
+    assert len(keys) == 7
+    assert part_key(one, small.layout, "patcher") in keys
 
 
-def test_all_documents_may_be_vals(scanned: list[ScannedFile]) -> None:
+def test_all_documents_may_be_vals(scanned: list[FileDocuments]) -> None:
     """A document never changes sides: where all are val's, they make the only split, and the sample."""
     config = IngestConfig(document_bytes=1024, val_fraction=1 - 1e-12)
     sampled = sample_files(scanned, config)
 
     assert {part.split for part in plan_parts(scanned, config)} == {"val"}
-    assert sum(file.n_bytes for file in sampled) == sum(file.size for file in scanned)
+    assert sum(file.n_bytes for file in sampled) == sum(file.n_bytes for file in scanned)
 
 
-def test_no_document() -> None:
-    """Nothing to ingest is refused with the remedy."""
-    with pytest.raises(SourceError, match="every file is empty or cannot be read"):
-        plan_parts([], IngestConfig())
+def test_numbers_go_on_where_a_store_ends(scanned: list[FileDocuments], small: IngestConfig) -> None:
+    """Parts that are appended are numbered after those of their split."""
+    names = [(part.split, part.name) for part in plan_parts(scanned, small, {"train": 7})]
+
+    assert names[0] == ("train", "00007.zarr")
+    assert ("val", "00000.zarr") in names

@@ -14,7 +14,7 @@ import pytest
 
 from bytropix.datasets.store import Store
 from bytropix.errors import StoreError
-from bytropix.pipelines import ingest as ingest_module
+from bytropix.pipelines import job as job_module
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 from bytropix.pipelines.part_task import RECEIPTS, PartDone, PartTask, do_part
@@ -63,7 +63,7 @@ def shared_half(shared_corpus: Path, small: IngestConfig) -> Path:
     """Return a store that was left after three parts; not to be changed."""
     out = shared_corpus.parent / "half.bx"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest_module, "do_part", stop_after(3))
+        patch.setattr(job_module, "do_part", stop_after(3))
         with pytest.raises(StoppedError):
             ingest_bytes([shared_corpus], out, small)
     return out
@@ -94,7 +94,7 @@ def test_kill_and_resume(corpus: Path, tmp_path: Path, tree: Tree, receipts: int
     run = subprocess.Popen([sys.executable, str(script), str(corpus), str(out), "16384"], env=environment)
     while run.poll() is None and len(list((out / RECEIPTS).glob("*.json")) if out.exists() else "") < receipts:
         time.sleep(0.001)
-    while run.poll() is None and not out.exists():
+    while run.poll() is None and not (out / "babylon").exists():
         time.sleep(0.001)
     workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     run.send_signal(signal.SIGKILL)
@@ -228,7 +228,7 @@ def test_dead_worker_is_named(
     corpus: Path, small: IngestConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is killed, as by a lack of memory, ends the run with one line and the remedy."""
-    monkeypatch.setattr(ingest_module, "do_part", _die)
+    monkeypatch.setattr(job_module, "do_part", _die)
 
     with pytest.raises(StoreError, match=r"a worker process died.*--resume"):
         ingest_bytes([corpus], tmp_path / "s.bx", small, workers=2)

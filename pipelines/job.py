@@ -1,0 +1,238 @@
+"""What ingestion and appending share: from files that were found to parts that are written.
+
+files -> scan, in the runner -> take in: duplicates, quarantine -> prepare: the patcher -> parts, in the runner
+                                     ^                                  |
+                                     +---- without a source that has changed under way
+
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from bytropix.datasets.store import FileRecord, Storage
+from bytropix.datasets.store.manifest import MANIFEST, quarantine_name
+from bytropix.errors import ChangedSourceError, SourceError, TooManyBadError
+from bytropix.pipelines.cleaning import Known
+from bytropix.pipelines.config import IngestConfig
+from bytropix.pipelines.intake import Intake, check_not_too_bad, check_something_left, check_strict, check_sum, take_in
+from bytropix.pipelines.part_task import PartDone, PartTask, do_part
+from bytropix.pipelines.plan import plan_parts
+from bytropix.pipelines.runner import Runner, local_runner
+from bytropix.pipelines.scan import SPOOL, ScannedFile, ScanTask, do_scan, is_elsewhere, refused, scan_tasks
+from bytropix.pipelines.sources import SourceFile
+
+REFUSED = "refused.jsonl"  # the list of a job that ended early, in a store that has a quarantine.jsonl of its own
+FEW_BYTES = 1 << 28  # of plain files, below which a scan is over before processes have started
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patching:
+    """The patcher that parts are cut with."""
+
+    settings: dict[str, Any]
+    """Its settings, for the manifest."""
+    files: tuple[FileRecord, ...]
+    """Its table in the store."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """Parts that are written but not published."""
+
+    intake: Intake
+    patching: Patching
+    parts: tuple[PartDone, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One run over some sources."""
+
+    storage: Storage
+    config: IngestConfig
+    workers: int
+    scheduler: str
+    """Address of a Dask scheduler; empty if there is none."""
+    dask: bool
+    """Whether to start a Dask cluster on this machine."""
+    strict: bool
+    """Whether to stop at the first bad input."""
+    max_bad: float
+    """Largest share of the inputs that may be bad."""
+    progress: Callable[[str, int, int], None]
+    """See `ingest.Progress`."""
+    say: Callable[[str], None]
+    """Told what a user should know of a cluster."""
+    version: int = 1
+    """The version of the store that this run makes."""
+
+    def build(
+        self,
+        files: Sequence[SourceFile],
+        prepare: Callable[[Intake], Patching],
+        *,
+        quarantine: str,
+        known: Known | None = None,
+        taken: dict[str, int] | None = None,
+    ) -> Built:
+        """Scan files and write their parts.
+
+        Args:
+            files: What was found.
+            prepare: Makes way for the parts and returns the patcher, once the inputs are known to be good.
+            quarantine: Name of the list of what is refused.
+            known: Documents that the store has already.
+            taken: How many parts of each split it has.
+
+        Raises:
+            SourceError: Nothing is left, or something is bad and `strict`.
+            TooManyBadError: More is bad than `max_bad` allows; the list is in the store's folder.
+            StoreError: The disk is full, or a worker died.
+        """
+        try:
+            with self.runner(files) as runner:
+                scanned = self.scan(files, runner, keep=True)
+                while True:
+                    intake = self._take_in(scanned, known)
+                    try:
+                        patching = prepare(intake)
+                        self.storage.write(quarantine, intake.quarantine_lines)
+                        parts = self._write_parts(intake, patching, runner, taken)
+                    except ChangedSourceError as error:
+                        scanned = self._without(scanned, error)
+                    else:
+                        break
+        except SourceError:
+            self.storage.remove(list(self.storage.sizes(SPOOL)))
+            raise
+        check_sum(intake, sum(part.record.documents for part in parts if part.record))
+        return Built(intake=intake, patching=patching, parts=tuple(parts))
+
+    def scan(self, files: Sequence[SourceFile], runner: Runner, *, keep: bool) -> list[ScannedFile]:
+        """Scan files and sort them by name and content, as names may be alike.
+
+        Raises:
+            SourceError: One is bad and `strict`.
+        """
+        total, done = sum(file.size for file in files), 0
+        self.progress("scan", 0, total)
+        found: list[ScannedFile] = []
+        tasks = list(scan_tasks(files, self.place, self.config, keep=keep, strict=self.strict))
+        for group in self._scanned(tasks, runner):
+            for file in group:
+                if self.strict:
+                    check_strict(file)
+                done += file.file.size
+            found += group
+            self.progress("scan", done, total)
+        return sorted(found, key=lambda file: (file.file.name, file.sha256, file.refused))
+
+    def runner(self, files: Sequence[SourceFile]) -> AbstractContextManager[Runner]:
+        """Return what does the work: this process, more of them, or a Dask cluster."""
+        if self.distributed:
+            from bytropix.pipelines.dask_runner import dask_runner
+
+            return dask_runner(self.scheduler or None, self.workers, self.say)
+        # Processes take a second to start, which a single part is not worth. What is not plain may be many parts.
+        n_bytes = sum(file.size for file in files)
+        several = n_bytes > self.config.part_bytes or any(is_elsewhere(file) for file in files)
+        return local_runner(self.workers if several else 1)
+
+    @property
+    def place(self) -> str:
+        """Where the store lies, as workers find it, whatever their folder."""
+        return str(self.storage.local.absolute()) if self.storage.local else self.storage.url
+
+    @property
+    def distributed(self) -> bool:
+        """Whether Dask does the work."""
+        return self.dask or bool(self.scheduler)
+
+    def _scanned(self, tasks: list[ScanTask], runner: Runner) -> Iterator[list[ScannedFile]]:
+        """Give the results of scans: in threads, since hashing lets others run, or in the runner if there is much."""
+        yield from map(do_scan, (task for task in tasks if task.is_stdin))
+        others = [task for task in tasks if not task.is_stdin]
+        if self.distributed or sum(file.size for task in others for _, file in task.files) > FEW_BYTES:
+            yield from runner.map(do_scan, others)
+        else:
+            with ThreadPoolExecutor(self.workers) as threads:
+                yield from threads.map(do_scan, others)
+
+    def _take_in(self, scanned: list[ScannedFile], known: Known | None) -> Intake:
+        """Judge what was scanned.
+
+        Raises:
+            SourceError: Nothing is left.
+            TooManyBadError: More is bad than is allowed; the list is in the store's folder.
+        """
+        intake = take_in(scanned, self.config, known, lambda done, total: self.progress("clean", done, total))
+        check_something_left(intake)
+        try:
+            check_not_too_bad(scanned, intake, self.max_bad)
+        except TooManyBadError as error:
+            name = quarantine_name(1) if self.storage.size(MANIFEST) is None else REFUSED
+            self.storage.write(name, intake.quarantine_lines)
+            raise TooManyBadError(
+                f"{error}; all are listed in {self.storage.url}/{name}: mend them or leave them out, "
+                "or allow more, and run again with --resume"
+            ) from error
+        return intake
+
+    def _write_parts(
+        self, intake: Intake, patching: Patching, runner: Runner, taken: dict[str, int] | None
+    ) -> list[PartDone]:
+        """Write the parts, or keep those that an earlier run wrote.
+
+        Raises:
+            ChangedSourceError: A source has changed; no part is being written any more.
+        """
+        plans = plan_parts(intake.documents, self.config, taken)
+        total, written = sum(plan.n_bytes for plan in plans), 0
+        patcher = json.dumps(
+            {"settings": patching.settings, "table": [file.sha256 for file in patching.files]}, sort_keys=True
+        )
+        changed: list[tuple[str, str]] = []
+
+        def tasks() -> Iterator[PartTask]:  # one by one, since each lists its documents
+            for plan in plans:
+                if changed:
+                    return
+                yield PartTask(
+                    url=self.place,
+                    split=plan.split,
+                    name=plan.name,
+                    files=plan.files(self.config),
+                    layout=self.config.layout,
+                    patcher=patcher,
+                    version=self.version,
+                )
+
+        self.progress("parts", 0, total)
+        done = []
+        for part in runner.map(do_part, tasks()):
+            if part.record is None:
+                changed.append(part.changed)
+                continue
+            done.append(part)
+            written += part.record.n_bytes
+            self.progress("parts", written, total)
+        if changed:
+            raise ChangedSourceError(*changed[0])
+        return done
+
+    def _without(self, scanned: list[ScannedFile], error: ChangedSourceError) -> list[ScannedFile]:
+        """Return files without the one that has changed.
+
+        Raises:
+            ChangedSourceError: `strict`.
+        """
+        if self.strict:
+            raise error
+        return [
+            refused(file.file, error.what, file.size) if file.documents.path == error.place else file
+            for file in scanned
+        ]
