@@ -15,7 +15,7 @@ ARRAYS = ("bytes", "entropy", "starts", "doc_ends", "doc_meta")
 TARS = ("tar", "index")
 SOURCES_OPEN = 12
 SOURCES_SHOWN = 500
-FOLDERS_SHOWN = 12
+FOLDERS_SHOWN = 14
 FOLDER_STEPS = 4
 REASONS_SHOWN = 40
 EXAMPLES = 5
@@ -79,14 +79,15 @@ def largest_sources(store: Store) -> list[dict[str, Any]]:
 
 
 def by_folder(rows: list[dict[str, Any]]) -> Shares:
-    """Return the bytes of the sources by folder, as many steps deep as first tell more than one folder apart."""
+    """Return the bytes of the sources by folder, as many steps deep as leave them few enough to look at."""
     totals: Counter[str] = Counter()
     for steps in range(1, FOLDER_STEPS + 1):
-        totals = Counter()
+        deeper: Counter[str] = Counter()
         for row in rows:
-            totals["/".join(row["source"].split("/")[:steps])] += row["bytes"]
-        if len(totals) > 2:
+            deeper["/".join(row["source"].split("/")[:steps])] += row["bytes"]
+        if steps > 1 and len(deeper) > 2 * FOLDERS_SHOWN:
             break
+        totals = deeper
     ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
     rest = ranked[FOLDERS_SHOWN:]
     return Shares(ranked[:FOLDERS_SHOWN], len(rest), sum(amount for _, amount in rest))

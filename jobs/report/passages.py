@@ -5,7 +5,6 @@ parts, weighted by their bytes -> a byte -> the stretch around it, within its do
 
 import random
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,9 @@ class Passage:
     entropy: NDArray[np.uint8]
     """In 1/32 bit."""
     starts: NDArray[np.bool_]
-    meta: dict[str, Any]
-    """What the store says of the document: its source and, where that has records, the record."""
+    source: str = ""
+    record: str = ""
+    """Of the source, where that has records."""
 
     @property
     def end(self) -> int:
@@ -65,6 +65,7 @@ def _passage(part: Part, share: float) -> Passage:
     if end < ends[document] and len(places) > 1:
         end = begin + int(places[-1])
     skip = int(places[0]) if len(places) else 0
+    meta = part.doc_meta()[document]
     return Passage(
         split=part.split,
         part=part.name,
@@ -72,7 +73,8 @@ def _passage(part: Part, share: float) -> Passage:
         text=part.read("bytes", begin + skip, end),
         entropy=part.read("entropy", begin + skip, end),
         starts=starts[skip : end - begin],
-        meta=part.doc_meta()[document],
+        source=meta["source"],
+        record=meta.get("record", ""),
     )
 
 

@@ -97,7 +97,9 @@ def entropies(store: Store, seed: int) -> Entropies:
         known = (np.cumsum(starts, dtype=np.int64) > 0) & (place < PLACES)
         sums += np.bincount(place[known], weights=entropy[known], minlength=PLACES)
         counts += np.bincount(place[known], minlength=PLACES)
-    filled = int(np.argmin(counts > 0)) if (counts == 0).any() else PLACES
+    # Where one patch in a thousand or fewer is so long, the mean says nothing.
+    often = counts > counts[0] / 1000
+    filled = int(np.argmin(often)) if not often.all() else PLACES
     means = sums[:filled] / counts[:filled] / QUANTA_PER_BIT
     return Entropies(quanta=quanta.tolist(), by_place=means.tolist(), n_bytes=n_bytes)
 
