@@ -35,7 +35,7 @@ OURS = {MANIFEST, "versions", "babylon", "parts", "receipts", "spool", "refused.
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage (scan, clean, fit, parts), what is done and what there is in all: bytes, documents for clean."""
+"""Called with the stage (scan, clean, fit, parts), what is done and what there is in all: bytes, or documents."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -108,7 +108,7 @@ def ingest_bytes(
         raise ConfigError("--resume completes a store and --overwrite replaces it; give one of them")
     storage = open_storage(out)
     check_apart(storage, map(str, sources))
-    _refuse(storage, there_is_leave=resume or overwrite)
+    refuse_in_the_way(storage, there_is_leave=resume or overwrite)
     files = find_files(sources, tuple(include), tuple(exclude))
     check_apart(storage, (file.path for file in files))
     there = Remembered(
@@ -198,8 +198,12 @@ def _apart(source: str, place: str | Path) -> bool:
     return place != path and path not in place.parents and place not in path.parents
 
 
-def _refuse(storage: Storage, *, there_is_leave: bool) -> None:
-    """Refuse a place for the store that holds something else."""
+def refuse_in_the_way(storage: Storage, *, there_is_leave: bool) -> None:
+    """Refuse a place for a store that holds something else, or a store unless there is leave to complete or replace it.
+
+    Raises:
+        StoreError: It does.
+    """
     if storage.local and storage.local.exists() and not storage.local.is_dir():
         raise StoreError(f"{storage.url}: exists and is not a store; choose another --out")
     tops = {name.split("/")[0] for name in storage.sizes()}
@@ -244,7 +248,7 @@ def _make(job: "Job", files: list[SourceFile], *, overwrite: bool) -> IngestSumm
 
     def prepare(intake: "Intake") -> "Patching":
         if overwrite:
-            _clear(job.storage)
+            clear(job.storage)
         return _fit(job, intake)
 
     built = job.build(files, prepare, quarantine=quarantine_name(1))
@@ -266,7 +270,7 @@ def _make(job: "Job", files: list[SourceFile], *, overwrite: bool) -> IngestSumm
     return IngestSummary(store=Store.open(job.storage.url), skipped=sum(part.skipped for part in built.parts))
 
 
-def _clear(storage: Storage) -> None:
+def clear(storage: Storage) -> None:
     """Remove a finished store, its manifest first; what this run has spooled and written stays."""
     if storage.size(MANIFEST) is not None:
         storage.remove([MANIFEST])

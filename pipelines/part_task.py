@@ -6,12 +6,10 @@ plan -> read documents, checked against the plan -> score and cut -> write, comm
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.config import from_plain, to_plain
 from bytropix.datasets.store import (
     PartArrays,
     PartLayout,
@@ -23,13 +21,11 @@ from bytropix.datasets.store import (
     write_part,
 )
 from bytropix.datasets.store.patch_lengths import LONGEST, count_lengths
-from bytropix.datasets.store.storage import same_files
-from bytropix.errors import ChangedSourceError, ConfigError, StoreError
+from bytropix.errors import ChangedSourceError
 from bytropix.patching import Patcher
 from bytropix.pipelines.documents import FileDocuments, read_documents
 from bytropix.pipelines.plan import part_key
-
-RECEIPTS = "receipts"
+from bytropix.pipelines.receipts import finished, keep_receipt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +64,19 @@ class PartDone:
     """Path of the source that has changed, and what has happened to it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MadePart:
+    """A part in memory."""
+
+    arrays: PartArrays
+    spans: tuple[SourceSpan, ...]
+    """Where its bytes come from."""
+    patch_lengths: tuple[int, ...]
+    """How many patches have 0, 1, 2 ... bytes."""
+    pieces: int
+    """Documents that are a piece of a longer record."""
+
+
 def do_part(task: PartTask) -> PartDone:
     """Write a part and its receipt unless an earlier run has.
 
@@ -75,46 +84,46 @@ def do_part(task: PartTask) -> PartDone:
         StoreError: The disk is full, or a spool file is damaged.
     """
     storage, key = open_storage(task.url), task.key
-    done = finished(task, storage, key)
+    done = finished(storage, task.split, task.name, key)
     if done is not None:
         return PartDone(done, skipped=True)
-    patcher = _patcher(task.url, task.patcher)
     try:
-        data = read_documents(task.files, storage)
+        part = make_part(task.files, _patcher(task.url, task.patcher), storage)
     except ChangedSourceError as error:
         return PartDone(None, changed=(error.place, error.what))
-    ends = np.cumsum(np.concatenate([file.lengths for file in task.files]), dtype=np.int64)
-    entropy, starts = patcher.patch(data, ends)
-    spans, lengths = _count(task.files, starts, patcher.config.max_patch)
     record = write_part(
         storage,
         task.split,
         task.name,
-        PartArrays(data, entropy, starts, ends, b"".join(file.meta() for file in task.files)),
+        part.arrays,
         layout=task.layout,
-        spans=spans,
-        patch_lengths=lengths,
-        pieces=sum(file.pieces for file in task.files),
+        spans=part.spans,
+        patch_lengths=part.patch_lengths,
+        pieces=part.pieces,
         version=task.version,
     )
-    receipt = {"key": key, "record": to_plain(record)}
-    storage.write(receipt_name(task), json.dumps(receipt, sort_keys=True).encode())
+    keep_receipt(storage, record, key)
     return PartDone(record)
 
 
-def receipt_name(task: PartTask) -> str:
-    """Return where the receipt of a part lies until the store is published."""
-    return f"{RECEIPTS}/{task.split}-{task.name}.json"
+def make_part(files: tuple[FileDocuments, ...], patcher: Patcher, storage: Storage) -> MadePart:
+    """Read documents, score and cut them.
 
+    Args:
+        files: The documents, file by file.
+        patcher: Scores and cuts.
+        storage: Holds the spool files.
 
-def finished(task: PartTask, storage: Storage, key: str) -> PartRecord | None:
-    """Return the record of a part that an earlier run finished under the same key and that is whole, else `None`."""
-    try:
-        receipt: dict[str, Any] = json.loads(storage.read(receipt_name(task)).tobytes())
-        same, record = receipt["key"] == key, from_plain(PartRecord, receipt["record"])
-    except (OSError, ValueError, KeyError, TypeError, ConfigError, StoreError):
-        return None
-    return record if same and same_files(storage, record.folder, record.files) else None
+    Raises:
+        ChangedSourceError: A source has changed or vanished.
+        StoreError: A spool file is damaged.
+    """
+    data = read_documents(files, storage)
+    ends = np.cumsum(np.concatenate([file.lengths for file in files]), dtype=np.int64)
+    entropy, starts = patcher.patch(data, ends)
+    spans, lengths = _count(files, starts, patcher.config.max_patch)
+    meta = b"".join(file.meta() for file in files)
+    return MadePart(PartArrays(data, entropy, starts, ends, meta), spans, lengths, sum(file.pieces for file in files))
 
 
 @lru_cache(maxsize=1)

@@ -99,7 +99,7 @@ def _rows_below(files: Sequence[FileDocuments], split: str, config: IngestConfig
     kind = np.dtype([("digest", "u8"), ("file", "i8"), ("number", "i8"), ("length", "i8")])
     found = [np.empty(0, kind)]
     for place, file in enumerate(files):
-        chosen = np.flatnonzero(_on_side(file.digests, split, config) & (file.digests <= _limit(share)))
+        chosen = np.flatnonzero(_on_side(file.digests, split, config) & (file.digests <= hash_limit(share)))
         rows = np.empty(len(chosen), kind)
         rows["digest"], rows["length"] = file.digests[chosen], file.lengths[chosen]
         rows["file"], rows["number"] = place, chosen
@@ -107,14 +107,14 @@ def _rows_below(files: Sequence[FileDocuments], split: str, config: IngestConfig
     return np.concatenate(found)
 
 
-def _limit(share: float) -> np.uint64:
-    """Return the hash that a share of all hashes is below."""
+def hash_limit(share: float) -> np.uint64:
+    """Return the hash that a share of all hashes is below: documents below that of `val_fraction` go to val."""
     return np.uint64(min(int(share * 2**64), 2**64 - 1))
 
 
 def _on_side(digests: NDArray[np.uint64], split: str, config: IngestConfig) -> NDArray[np.bool_]:
     """Return which documents go to `split`: the least hashes are val's."""
-    in_val = digests < _limit(config.val_fraction)
+    in_val = digests < hash_limit(config.val_fraction)
     return in_val if split == "val" else ~in_val
 
 

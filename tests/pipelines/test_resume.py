@@ -17,7 +17,8 @@ from bytropix.errors import StoreError
 from bytropix.pipelines import job as job_module
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
-from bytropix.pipelines.part_task import RECEIPTS, PartDone, PartTask, do_part
+from bytropix.pipelines.part_task import PartDone, PartTask, do_part
+from bytropix.pipelines.receipts import RECEIPTS
 
 Tree = Callable[[Path], dict[str, bytes]]
 SCRIPT = """
