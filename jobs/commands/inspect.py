@@ -37,8 +37,8 @@ class Inspect:
     version: int | None = None
     """Which version of it; the newest unless you say."""
     html: Path | None = None
-    """Write a web page to this file instead: sizes, sources, histograms, refusals, passages shaded by entropy. It needs no
-    network. An earlier page of ours is replaced, any other file is left alone."""
+    """Write a web page to this file instead: sizes, sources, histograms, refusals, passages shaded by entropy. It needs
+    no network. An earlier page of ours is replaced, any other file is left alone."""
     passages: int | None = None
     """How many passages to show: 3, or 20 on a web page, unless you say."""
     seed: int = 0

@@ -13,7 +13,7 @@ from bytropix.jobs.report.survey import Entropies, Lengths, in_groups
 from bytropix.patching import QUANTA_PER_BIT
 
 WIDTH, HEIGHT = 360, 190  # about the width of a phone, so that labels keep their size there
-LEFT, RIGHT, TOP, BOTTOM = 38, 8, 14, 36
+LEFT, RIGHT, TOP, BOTTOM = 38, 8, 16, 36
 # Bits where the next darker tint of a patch begins: finer where most text lies.
 TINTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 LONGEST_BAR = 40  # patch lengths with a bar of their own

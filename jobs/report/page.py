@@ -27,6 +27,7 @@ from bytropix.jobs.store_report import length_counts, printable, split_rows, sto
 from bytropix.patching import QUANTA_PER_BIT
 
 GENERATOR = '<meta name="generator" content="bytropix inspect">'
+LONGEST_NAME = 160  # characters of a name or a reason that are shown
 MARKS = 3  # accents in a row that are drawn; more of them would climb over the lines above
 ARRAY_NAMES = {
     "bytes": "bytes",
@@ -98,7 +99,7 @@ def render(store: Store, *, passages: int, seed: int) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(size=charts.size, percent=charts.percent, shown=printable)
+    environment.filters.update(size=charts.size, percent=charts.percent, shown=shown)
     template = environment.get_template("report.html.j2")
     script = _source(environment, "sort.js.j2")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -109,6 +110,14 @@ def render(store: Store, *, passages: int, seed: int) -> str:
         script_hash=f"sha256-{digest}",
         **_values(store, passages, seed),
     )
+
+
+def shown(name: object) -> str:
+    """Return a name or a reason as it is shown: what cannot be printed escaped, the middle of a long one left out."""
+    text = printable(str(name))
+    if len(text) <= LONGEST_NAME:
+        return text
+    return f"{text[: LONGEST_NAME * 2 // 3]} … {text[-LONGEST_NAME // 3 :]}"
 
 
 def _source(environment: jinja2.Environment, name: str) -> str:
@@ -125,7 +134,7 @@ def _values(store: Store, passages: int, seed: int) -> dict[str, Any]:
     disk = contents.disk_sizes(store)
     refused = contents.refusals(store.quarantine())
     found = survey.entropies(store, seed)
-    shown = rows[: contents.SOURCES_SHOWN]
+    largest = rows[: contents.SOURCES_SHOWN]
     mean = n_bytes / max(patches, 1)
     facts = store_facts(store)
     tints = charts.TINTS
@@ -145,10 +154,10 @@ def _values(store: Store, passages: int, seed: int) -> dict[str, Any]:
         "splits": splits,
         "disk": [(ARRAY_NAMES[name], amount) for name, amount in disk],
         "on_disk": sum(amount for _, amount in disk),
-        "sources": shown,
+        "sources": largest,
         "sources_open": contents.SOURCES_OPEN,
         "sources_total": len(rows),
-        "sources_rest": sum(row["bytes"] for row in rows[len(shown) :]),
+        "sources_rest": sum(row["bytes"] for row in rows[len(largest) :]),
         "folders": contents.by_folder(rows),
         "refused": refused[: contents.REASONS_SHOWN],
         "refused_total": manifest.quarantined,

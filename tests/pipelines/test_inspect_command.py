@@ -9,7 +9,8 @@ import pytest
 
 from bytropix.datasets.store import Store
 from bytropix.jobs.cli import main
-from bytropix.jobs.commands.inspect import Passage, choose_passages, show
+from bytropix.jobs.commands.inspect import show
+from bytropix.jobs.report import Passage, choose_passages
 from bytropix.jobs.store_report import length_counts, printable, source_rows, split_rows
 
 

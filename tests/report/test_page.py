@@ -13,7 +13,7 @@ from bytropix.datasets.store import PartLayout, Store
 from bytropix.jobs.cli import main
 from bytropix.jobs.report import Passage, choose_passages, render, survey
 from bytropix.jobs.report.contents import REASONS_SHOWN, SOURCES_SHOWN, by_folder, disk_sizes, refusals
-from bytropix.jobs.report.page import MARKS, patches_of
+from bytropix.jobs.report.page import MARKS, patches_of, shown
 from bytropix.jobs.report.survey import document_lengths, entropies
 from bytropix.jobs.store_report import length_counts
 
@@ -152,9 +152,9 @@ def test_passages_do_not_depend_on_the_format(
         names = [row["source"] for row in part.doc_meta()]
         documents |= {name: text[begin:end] for name, begin, end in zip(names, ends[:-1], ends[1:], strict=True)}
     other = make_store(tmp_path / "s.bx", documents, layout=layout)
-    shown = [[patches_of(found) for found in choose_passages(store, 10, 0)] for store in (hostile, other)]
+    one, another = ([patches_of(found) for found in choose_passages(store, 10, 0)] for store in (hostile, other))
 
-    assert shown[0] == shown[1]
+    assert one == another
     assert entropies(other, 0) == entropies(hostile, 0)
     assert document_lengths(other, 0) == document_lengths(hostile, 0)
 
@@ -212,6 +212,17 @@ def test_thousands_of_sources_are_cut(make_store: Make, tmp_path: Path) -> None:
     assert "00700.txt" in page.words
     assert f"{200 - REASONS_SHOWN} more reasons" in page.words
     assert len(text) < 700_000
+
+
+def test_long_names_are_cut_in_the_middle(hostile: Store) -> None:
+    """A name of a thousand characters shows how it begins and ends."""
+    name = "dir/" + "long" * 200
+
+    assert len(shown(name)) < 170
+    assert shown(name).startswith("dir/longlong")
+    assert shown(name).endswith("longlong")
+    assert shown(name) in render(hostile, passages=20, seed=0)
+    assert "long" * 50 not in render(hostile, passages=20, seed=0)
 
 
 def test_refusals_of_one_kind_stand_together() -> None:
