@@ -218,12 +218,12 @@ class Decoded(io.RawIOBase):
             self._rest += more
         if not self._rest:
             return None
-        if self._streams and not (self._compression.several and self._rest.startswith(magic)):
-            raise BrokenStreamError(f"bytes after the end of the {title} stream that are no {title}; cut them off")
-        if not self._rest.startswith(magic):
-            raise BrokenStreamError(
-                f"no {title} data in it; give it the suffix of what it is, or read it with --kind plain"
-            )
+        if not self._rest.startswith(magic) or (self._streams and not self._compression.several):
+            if any(each.startswith(self._rest) for each in magic):
+                raise BrokenStreamError(f"truncated {title} stream")
+            if self._streams:
+                raise BrokenStreamError(f"bytes after the end of the {title} stream that are no {title}; cut them off")
+            raise BrokenStreamError(f"no {title} data in it; name it for what it is, or read it with --kind plain")
         self._streams += 1
         return self._compression.decoder()
 

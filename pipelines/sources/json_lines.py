@@ -56,7 +56,7 @@ def _text(line: bytes, field: str) -> bytes | str:
     except UnicodeDecodeError:
         return "not UTF-8"
     except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at column {error.colno}"
+        return f"not JSON: {error.msg}, column {error.colno}"
     except (ValueError, RecursionError) as error:
         return f"JSON that cannot be read: {str(error)[:80]}"
     if not isinstance(row, dict):

@@ -14,6 +14,7 @@ from xml.parsers import expat
 from bytropix.pipelines.sources.records import LONGEST_ROW, BadRecord, Block, ReadOptions, SourceFault, text_blocks
 
 FEED_BYTES = 1 << 16
+MOST_STALLED = 1 << 20  # bytes of a tag or comment; the parser reads it anew with every piece that it gets
 DEEPEST = 64  # elements in one another; a dump has five
 LONGEST_TITLE = 1024  # characters; MediaWiki allows 255 bytes
 TITLE = ["mediawiki", "page", "title"]
@@ -32,21 +33,20 @@ def read_mediawiki(stream: BinaryIO, options: ReadOptions) -> Iterator[Block | B
         SourceFault: It is no dump, not well-formed, or has a document type definition.
     """
     dump = _Dump()
-    fed = stalled = 0
+    stalled = 0
     while data := stream.read(FEED_BYTES):
-        fed += len(data)
         dump.moved = False
         dump.feed(data)
         stalled = 0 if dump.moved else stalled + len(data)
-        if stalled > LONGEST_ROW:
-            raise SourceFault(f"broken XML: a tag or comment of more than {LONGEST_ROW:,} bytes")
+        if stalled > MOST_STALLED:
+            raise SourceFault(f"broken XML: a tag or comment of more than {MOST_STALLED:,} bytes")
         for page in dump.done:
             if page.size > LONGEST_ROW:
                 yield BadRecord(page.title, f"a text of {page.size:,} characters; at most {LONGEST_ROW:,} are read")
             else:
                 yield from text_blocks(page.title, "".join(page.text).encode())
         dump.done.clear()
-    if dump.path or not fed:
+    if dump.path:
         yield BadRecord(dump.page.title, "the dump is cut off here; the pages before are kept")
 
 

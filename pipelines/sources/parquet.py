@@ -53,7 +53,7 @@ def read_parquet(stream: BinaryIO, options: ReadOptions) -> Iterator[Block | Bad
             check_expansion(given, size, options.max_expansion)
             yield from text_blocks(str(number), value)
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        raise SourceFault(f"not a Parquet file, or a damaged one: {str(error).splitlines()[0][:200]}") from error
+        raise SourceFault(f"not a Parquet file, or a damaged one: {error}") from error
 
 
 def _check_column(file: "ParquetFile", column: str) -> None:

@@ -16,6 +16,7 @@ from bytropix.errors import ConfigError, SourceError
 
 BLOCK_BYTES = 1 << 22  # most of a block
 LONGEST_ROW = 1 << 24  # of JSON Lines, CSV, or a page's text, in bytes: such things have to be held whole
+LONGEST_REASON = 400  # characters
 FREE_BYTES = 1 << 20  # of output, below which no expansion is too much
 
 FORMATS = ("plain", "tar", "zip", "jsonl", "csv", "tsv", "parquet", "npy", "mediawiki", "warc")
@@ -51,6 +52,9 @@ class BadRecord:
 
 class SourceFault(SourceError):  # noqa: N818
     """The whole file is refused; the message is the reason without its name. Blocks given before are void."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(" ".join(reason.split())[:LONGEST_REASON])  # libraries quote what they met, newlines and all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

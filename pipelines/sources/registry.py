@@ -99,7 +99,8 @@ def read_records(stream: BinaryIO, name: str, options: ReadOptions) -> tuple[str
     kind = KINDS[form] if options.kind else _kind_of(form, content, options)
     seekable = stream if not compression and stream.seekable() else None
     title = f"{kind.name}.{compression}".removeprefix("plain.").removesuffix(".") or "plain"
-    return title, _read(kind, content, source, seekable, options)
+    blocks = _read(kind, content, source, seekable, options)
+    return title, _without_places(blocks) if compression else blocks
 
 
 def _suffixes(name: str) -> tuple[str, str, str]:
@@ -145,6 +146,14 @@ def _read(
     for stream in (content, source):
         while stream.read(BUFFER_BYTES):
             pass
+
+
+def _without_places(blocks: Iterator[Block | BadRecord]) -> Iterator[Block | BadRecord]:
+    """Give blocks of decoded data, whose place there is none in the raw file."""
+    for block in blocks:
+        if isinstance(block, Block):
+            block.place = -1
+        yield block
 
 
 class _Whole(io.RawIOBase):

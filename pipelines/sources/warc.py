@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 LONGEST_HEADER = 1 << 16  # bytes of a line
-MOST_HEADERS = 1 << 20  # bytes of all headers of a record
+MOST_HEADERS = 1 << 18  # bytes of all headers of a record
 LONGEST_CHUNK_HEADER = 64
 WANTED = ("response", "resource", "conversion")
 ENCODINGS = {"gzip": DECODERS["gz"], "x-gzip": DECODERS["gz"], "deflate": ZLIB}
@@ -123,7 +123,7 @@ def _chunks(stream: Any) -> Iterator[bytes]:
         yield header
         yield from pieces_of(stream)
         return
-    while size:
+    while size > 0:
         while size and (data := stream.read(min(size, BLOCK_BYTES))):
             size -= len(data)
             yield data

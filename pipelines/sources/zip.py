@@ -55,8 +55,8 @@ def read_zip(stream: BinaryIO, options: ReadOptions) -> Iterator[Block | BadReco
         raise SourceFault(f"not a zip archive, or one cut short: {error}") from error
     given = 0
     for member in members:
-        if member.is_dir():
-            continue
+        if member.filename.endswith("/"):
+            continue  # a folder
         reason = _refusal(member)
         if reason:
             yield BadRecord(member.filename, reason)
@@ -84,8 +84,10 @@ def _refusal(member: zipfile.ZipInfo) -> str:
 def _member(stream: BinaryIO, member: zipfile.ZipInfo, max_expansion: float) -> Iterator[Block | BadRecord]:
     """Give one member, and a bad record after it if it proves not to be what the directory says."""
     name = member.filename
-    stream.seek(member.header_offset)
-    header = stream.read(LOCAL_HEADER.size)
+    header = b""
+    if member.header_offset >= 0:
+        stream.seek(member.header_offset)
+        header = stream.read(LOCAL_HEADER.size)
     if len(header) < LOCAL_HEADER.size or header[:4] != b"PK\3\4":
         yield BadRecord(name, "no member where the directory says")
         return

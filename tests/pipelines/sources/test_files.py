@@ -1,18 +1,19 @@
 """What is found in files and folders."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
 from bytropix.errors import SourceError
-from bytropix.pipelines.sources import find_files
+from bytropix.pipelines.sources import find_files, open_source
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="such entries do not exist on Windows")
 
 
-def names(*sources: Path) -> list[tuple[str, str]]:
+def names(*sources: str | Path) -> list[tuple[str, str]]:
     """Return name and reason of what is found."""
     return [(file.name, file.refused) for file in find_files(sources)]
 
@@ -28,16 +29,15 @@ def test_names_hold_nothing_of_the_machine(tmp_path: Path) -> None:
 
 
 def test_file_reached_twice_counts_once_whatever_the_order(tmp_path: Path) -> None:
-    """A folder and a file of it give that file once, under one name, and faults in it are the user's to know."""
+    """A folder and a file of it, or a link to it, give that file once, under one name."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "z.txt").write_text("a")
-    one, two = (
-        find_files(order)
-        for order in ([tmp_path / "data", tmp_path / "data/z.txt"], [tmp_path / "data/z.txt", tmp_path / "data"])
-    )
+    folder, file = tmp_path / "data", tmp_path / "data/z.txt"
+    one, two = (find_files([str(source) for source in order]) for order in ([folder, file], [file, folder]))
 
-    assert [(file.name, file.named) for file in one] == [("data/z.txt", True)]
+    assert [file.name for file in one] == ["data/z.txt"]
     assert one == two
+    assert one == find_files([folder.as_uri(), str(file)])
 
 
 @POSIX
@@ -99,3 +99,66 @@ def test_special_file_as_a_source(tmp_path: Path) -> None:
 
     with pytest.raises(SourceError, match="neither a file nor a folder"):
         find_files([tmp_path / "pipe"])
+
+
+def test_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A glob gives files alone, named from its last plain folder on; a file whose name looks like a glob is itself."""
+    (tmp_path / "data" / "deep.txt").mkdir(parents=True)
+    for name in ("a.txt", "b.csv", "deep.txt/c.txt", "[d].txt"):
+        (tmp_path / "data" / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+
+    assert names("data/*.txt") == [("data/[d].txt", ""), ("data/a.txt", "")]
+    assert names(str(tmp_path / "data" / "**" / "c.*")) == [("data/deep.txt/c.txt", "")]
+    assert names("data/[d].txt") == [("[d].txt", "")]
+    with pytest.raises(SourceError, match=r"data/\*\.gz: no file is like it; check"):
+        find_files(["data/*.gz"])
+
+
+def test_include_and_exclude(tmp_path: Path) -> None:
+    """Globs hold for a file's whole name and for its last step; excluding wins; to leave nothing is an error."""
+    (tmp_path / "data" / "old").mkdir(parents=True)
+    for name in ("a.txt", "b.txt", "c.csv", "old/a.txt"):
+        (tmp_path / "data" / name).write_text(name)
+
+    def left(include: tuple[str, ...], exclude: tuple[str, ...] = ()) -> list[str]:
+        return [file.name for file in find_files([str(tmp_path / "data")], include, exclude)]
+
+    assert left(("*.txt",)) == ["data/a.txt", "data/b.txt", "data/old/a.txt"]
+    assert left(("*.txt",), ("data/old/*", "b.*")) == ["data/a.txt"]
+    assert left((), ("*.txt",)) == ["data/c.csv"]
+    with pytest.raises(SourceError, match=r"--include and --exclude leave none of 4 files"):
+        left(("*.gz",))
+
+
+def test_stdin(tmp_path: Path) -> None:
+    """A dash is the standard input, once, under a name of its own, beside other sources."""
+    (tmp_path / "a.txt").write_text("a")
+
+    found = find_files(["-", str(tmp_path / "a.txt"), "-"])
+
+    assert [("a.txt", str(tmp_path / "a.txt")), ("stdin", "-")] == [(file.name, file.path) for file in found]
+
+
+@POSIX
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """A file whose name is no UTF-8 is found, and opens by the path that is given."""
+    place = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    Path(os.fsdecode(place)).write_bytes(b"text")
+
+    (file,) = find_files([str(tmp_path)])
+
+    assert file.name == f"{tmp_path.name}/caf\udce9.txt"
+    with open_source(file.path) as stream:
+        assert stream.read() == b"text"
+
+
+@POSIX
+def test_sockets_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket in a folder is refused with a reason and not opened."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")  # addresses of sockets are short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s")
+
+        assert names("../data") == [("data/s", "not a regular file")]
