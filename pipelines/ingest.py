@@ -8,7 +8,7 @@ A run that dies leaves a folder without manifest, which readers refuse and `resu
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from bytropix.datasets.store.commit import BESIDE
 from bytropix.datasets.store.manifest import MANIFEST, publish, quarantine_name
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.pipelines.config import IngestConfig
-from bytropix.pipelines.ledger import Remembered, absolute, config_hash, recall, remember, signatures
+from bytropix.pipelines.ledger import Remembered, config_hash, recall, remember, selection, signatures
 from bytropix.pipelines.sources import SourceFile, find_files
 from bytropix.pipelines.sources.files import STDIN
 from bytropix.pipelines.sources.remote import is_url
@@ -114,9 +114,7 @@ def ingest_bytes(
     there = Remembered(
         fingerprint="",
         config=config_hash(config),
-        arguments=absolute(sources),
-        include=tuple(include),
-        exclude=tuple(exclude),
+        runs=(selection(sources, include, exclude),),
         files=signatures(files),
     )
     finished = resume and storage.size(MANIFEST) is not None
@@ -136,7 +134,7 @@ def ingest_bytes(
         say=say,
     )
     summary = _compare(job, files) if finished else _make(job, files, overwrite=overwrite)
-    remember(storage.url, there.of(summary.store.fingerprint))
+    remember(storage.url, replace(there, fingerprint=summary.store.fingerprint))
     return summary
 
 
@@ -181,9 +179,8 @@ def source_records(files: Sequence["ScannedFile"], version: int = 1) -> tuple[So
     )
 
 
-def quarantine_record(intake: "Intake", version: int) -> FileRecord:
+def quarantine_record(lines: bytes, version: int) -> FileRecord:
     """Return what a manifest says of the list of what was refused."""
-    lines = intake.quarantine_lines
     return FileRecord(path=quarantine_name(version), size=len(lines), sha256=FileRecord.hash_of(lines))
 
 
@@ -252,6 +249,7 @@ def _make(job: "Job", files: list[SourceFile], *, overwrite: bool) -> IngestSumm
         return _fit(job, intake)
 
     built = job.build(files, prepare, quarantine=quarantine_name(1))
+    assert built is not None  # as nothing was seen before
     records = tuple(part.record for part in built.parts if part.record)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -261,7 +259,7 @@ def _make(job: "Job", files: list[SourceFile], *, overwrite: bool) -> IngestSumm
         babylon=built.patching.files,
         sources=source_records(built.intake.files),
         parts=records,
-        quarantine=quarantine_record(built.intake, 1),
+        quarantine=quarantine_record(built.intake.quarantine_lines, 1),
         quarantined=len(built.intake.quarantine),
         documents_in=built.intake.documents_in,
         dropped=built.intake.dropped,

@@ -76,16 +76,20 @@ class Job:
         prepare: Callable[[Intake], Patching],
         *,
         quarantine: str,
-        known: Known | None = None,
+        before: bytes = b"",
+        known: Callable[[Runner], Known | None] = lambda runner: None,
+        seen: Callable[[ScannedFile], bool] = lambda file: False,
         taken: dict[str, int] | None = None,
-    ) -> Built:
-        """Scan files and write their parts.
+    ) -> Built | None:
+        """Scan files and write their parts; return `None` if the store has all of them.
 
         Args:
             files: What was found.
             prepare: Makes way for the parts and returns the patcher, once the inputs are known to be good.
             quarantine: Name of the list of what is refused.
-            known: Documents that the store has already.
+            before: What stands in it already.
+            known: Returns the documents that the store has already, where duplicates are to be dropped.
+            seen: Whether the store has a file already, which is then left out.
             taken: How many parts of each split it has.
 
         Raises:
@@ -95,19 +99,23 @@ class Job:
         """
         try:
             with self.runner(files) as runner:
-                scanned = self.scan(files, runner, keep=True)
+                scanned = [file for file in self.scan(files, runner, keep=True) if not seen(file)]
+                if not scanned:
+                    self._drop_spool()
+                    return None
+                stored = known(runner)
                 while True:
-                    intake = self._take_in(scanned, known)
+                    intake = self._take_in(scanned, stored)
                     try:
                         patching = prepare(intake)
-                        self.storage.write(quarantine, intake.quarantine_lines)
+                        self.storage.write(quarantine, before + intake.quarantine_lines)
                         parts = self._write_parts(intake, patching, runner, taken)
                     except ChangedSourceError as error:
                         scanned = self._without(scanned, error)
                     else:
                         break
         except SourceError:
-            self.storage.remove(list(self.storage.sizes(SPOOL)))
+            self._drop_spool()
             raise
         check_sum(intake, sum(part.record.documents for part in parts if part.record))
         return Built(intake=intake, patching=patching, parts=tuple(parts))
@@ -161,6 +169,10 @@ class Job:
         else:
             with ThreadPoolExecutor(self.workers) as threads:
                 yield from threads.map(do_scan, others)
+
+    def _drop_spool(self) -> None:
+        """Remove what was kept for parts that will not be written."""
+        self.storage.remove(list(self.storage.sizes(SPOOL)))
 
     def _take_in(self, scanned: list[ScannedFile], known: Known | None) -> Intake:
         """Judge what was scanned.

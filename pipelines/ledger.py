@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,16 @@ FINE_TICK, COARSE_TICK = 50_000_000, 2_500_000_000  # nanoseconds; coarse where 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What one run was given."""
+
+    sources: tuple[str, ...]
+    """As they were named, paths made absolute."""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Remembered:
     """What is known of a store."""
 
@@ -36,16 +46,10 @@ class Remembered:
     """Of the store, see `Store`."""
     config: str
     """Hash of the config."""
-    arguments: tuple[str, ...]
-    """The sources as they were given, paths made absolute."""
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    runs: tuple[Selection, ...]
+    """What it was made from, and what was appended since: one for each version."""
     files: tuple[str, ...] = ()
-    """What `signatures` gives."""
-
-    def of(self, fingerprint: str) -> "Remembered":
-        """Return the same of a store of this fingerprint."""
-        return replace(self, fingerprint=fingerprint)
+    """What `signatures` gives; empty after an append."""
 
 
 def signatures(files: Sequence[SourceFile]) -> tuple[str, ...]:
@@ -74,12 +78,11 @@ def config_hash(config: object) -> str:
     return hashlib.sha256(json.dumps(to_plain(config), sort_keys=True).encode()).hexdigest()
 
 
-def absolute(arguments: Sequence[str | Path]) -> tuple[str, ...]:
-    """Return sources as they can be found from any folder, sorted, each once."""
-    places = (str(argument) for argument in arguments)
-    return tuple(
-        sorted({place if place == STDIN or is_url(place) else str(Path(place).absolute()) for place in places})
-    )
+def selection(arguments: Sequence[str | Path], include: Sequence[str], exclude: Sequence[str]) -> Selection:
+    """Return what a run is given, with sources as they can be found from any folder, sorted, each once."""
+    places = {str(argument) for argument in arguments}
+    sources = sorted(place if place == STDIN or is_url(place) else str(Path(place).absolute()) for place in places)
+    return Selection(sources=tuple(sources), include=tuple(include), exclude=tuple(exclude))
 
 
 def remember(store: str, what: Remembered) -> None:
@@ -101,8 +104,8 @@ def recall(store: str) -> Remembered | None:
         return None
 
 
-def sources_of(store: str) -> Remembered:
-    """Return from what a store was made on this machine.
+def sources_of(store: str) -> tuple[Selection, ...]:
+    """Return from what a store was made on this machine, one for each version.
 
     Raises:
         StoreError: It was not made here, or has changed since.
@@ -110,7 +113,7 @@ def sources_of(store: str) -> Remembered:
     found = recall(store)
     if found is None:
         raise StoreError(f"{store}: this machine does not remember its sources; name them")
-    return found
+    return found.runs
 
 
 def cache_folder() -> Path:
