@@ -48,6 +48,9 @@ class TooManyBadError(SourceError):
 class StoreError(BytropixError):
     """A store that cannot be read or written."""
 
+    offset: int | None = None
+    """Where in the file the damaged block begins, if it is known."""
+
 
 class RunError(BytropixError):
     """A run folder or a checkpoint that cannot be used."""

@@ -1,6 +1,7 @@
 """The command line: words -> command class -> flags (tyro) -> run.
 
-    bytropix ingest bytes | inspect | train bytes | evaluate | score | generate | demo | bench
+    bytropix ingest bytes | append | inspect | verify | convert
+    | train bytes | evaluate | score | generate | demo | bench
 
 A command is a frozen dataclass in `bytropix.jobs.commands`: its fields are the flags, its docstrings the help, and
 calling it is the work. It is imported only when it is named, so that help is quick. Errors that are raised on purpose
@@ -23,7 +24,10 @@ from bytropix.version import VERSION
 
 COMMANDS = {
     "ingest bytes": ("ingest:IngestBytes", "turn files and folders into a store of entropy patches"),
+    "append": ("append:Append", "add files, folders and URLs to a store, as its next version"),
     "inspect": ("inspect:Inspect", "show what is in a store, with passages cut into patches"),
+    "verify": ("verify:Verify", "check every byte of a store and every rule it obeys; mend what is damaged"),
+    "convert": ("convert:Convert", "make a store of the same content in another format or codec"),
     "train bytes": ("train:TrainBytes", "train a byte language model on a store"),
     "evaluate": ("evaluate:Evaluate", "bits per byte of a run on a split, beside xz and an n-gram model"),
     "score": ("score:Score", "write the nats of every byte of a file"),

@@ -1,6 +1,8 @@
 """Progress bars on stderr: lively on a terminal, a line every ten seconds in a log file."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -18,3 +20,18 @@ def progress_bar(what: str, total: int, *, unit: str = "B", done: int = 0) -> An
         file=sys.stderr,
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
     )
+
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function of stage, done and total that draws one bar per stage."""
+    with ExitStack() as stack:
+        bars: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                stack.close()
+                bars[stage] = stack.enter_context(progress_bar(f"{stage:<7}", total))
+            bars[stage].update(done - bars[stage].n)
+
+        yield progress

@@ -3,6 +3,7 @@
 part -> receipts/<split>-<name>.json: its record, under a key of all that decides its bytes -> skipped by the rerun
 """
 
+import hashlib
 import json
 from typing import Any
 
@@ -12,6 +13,11 @@ from bytropix.datasets.store.storage import same_files
 from bytropix.errors import ConfigError, StoreError
 
 RECEIPTS = "receipts"
+
+
+def key_of(*what: object) -> str:
+    """Return a hash of all that decides a part's bytes, given as dataclasses or plain data."""
+    return hashlib.sha256(json.dumps([to_plain(one) for one in what], sort_keys=True).encode()).hexdigest()
 
 
 def receipt_name(split: str, name: str) -> str:

@@ -68,6 +68,10 @@ class Part(ABC):
     def doc_meta_lines(self) -> bytes:
         """Return one JSON line per document, see `doc_meta_line`."""
 
+    @abstractmethod
+    def first_damage(self, file: str) -> int | None:
+        """Return where the first damaged block of one of the part's files begins, `None` if no checksum tells."""
+
     def read(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Return stored bytes `start` to `stop` of an array, copied."""
         out = np.empty(stop - start, np.uint8)
@@ -114,8 +118,10 @@ class Part(ABC):
 
     def damaged(self, file: str, offset: int, what: str) -> StoreError:
         """Return the error about bytes of a file that are not what was written."""
-        return StoreError(
+        error = StoreError(
             f"{self.storage.url}/{self.record.folder}/{file}: {what}, at byte {offset} of the file, is damaged "
             "(its checksum is wrong); mend it with `bytropix verify --repair`, restore the part from a copy, or ingest "
             "again"
         )
+        error.offset = offset
+        return error

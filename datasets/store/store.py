@@ -50,16 +50,7 @@ class Store:
             StoreError: It is missing, unfinished, newer than this version, or damaged.
         """
         storage = open_storage(place)
-        if storage.size(MANIFEST) is None:
-            raise _unfinished(storage)
-        manifest, fingerprint = read_manifest(storage)
-        if version is not None and version != manifest.version:
-            if version not in older_versions(storage):
-                raise StoreError(
-                    f"{storage.url}: there is no version {version}; the newest is {manifest.version}, "
-                    f"older ones that are kept: {older_versions(storage) or 'none'}"
-                )
-            manifest, fingerprint = read_manifest(storage, version_name(version))
+        manifest, fingerprint = find_manifest(storage, version)
         _check_sizes(storage, manifest)
         return cls(storage, manifest, fingerprint)
 
@@ -115,6 +106,25 @@ class Store:
         if not same_files(self.storage, "", [file]):
             raise StoreError(f"{self.url}/{file.path}: damaged (its hash is wrong); restore it or ingest again")
         return [json.loads(line) for line in self.storage.read(file.path).tobytes().splitlines()]
+
+
+def find_manifest(storage: Storage, version: int | None = None) -> tuple[Manifest, str]:
+    """Return the manifest of a version, the newest if `None`, and its fingerprint; whatever else is there.
+
+    Raises:
+        StoreError: There is no such store or version, or the manifest is damaged.
+    """
+    if storage.size(MANIFEST) is None:
+        raise _unfinished(storage)
+    if version is not None and version in older_versions(storage):
+        return read_manifest(storage, version_name(version))
+    manifest, fingerprint = read_manifest(storage)
+    if version not in (None, manifest.version):
+        raise StoreError(
+            f"{storage.url}: there is no version {version}; the newest is {manifest.version}, "
+            f"older ones that are kept: {older_versions(storage) or 'none'}"
+        )
+    return manifest, fingerprint
 
 
 def _unfinished(storage: Storage) -> StoreError:

@@ -138,6 +138,22 @@ class TarPart(Part):
             lines.append(line)
         return b"".join(lines)
 
+    def first_damage(self, file: str) -> int | None:
+        """Return where the first damaged member of the tar begins, or which byte around members is not as written."""
+        if file != self.name:
+            return None
+        try:
+            data, rows, _ = self._open()
+            for number in range(len(rows)):
+                for name in MEMBERS:
+                    self._member(name, number)
+            _, tar = encode_part(self.arrays(), self.name)
+        except StoreError as error:
+            return error.offset
+        written = np.frombuffer(b"".join(tar.pieces), np.uint8)
+        size = min(len(written), len(data))
+        return int(np.argmax(np.append(written[:size] != data[:size], np.True_)))
+
     def _range(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Return bytes, entropies or start flags `start` to `stop` of the part."""
         _, rows, ends = self._open()

@@ -171,6 +171,17 @@ class ZarrPart(Part):
         """Return one JSON line per document."""
         return self.read("doc_meta", 0, self._file("doc_meta").n_bytes).tobytes()
 
+    def first_damage(self, file: str) -> int | None:
+        """Return where the first damaged block of a file begins."""
+        name = file.removesuffix("/c/0")
+        try:
+            if name != file:
+                for index in range(-(-self._file(name).n_bytes // BLOCK_BYTES)):
+                    self.block(name, index)
+        except StoreError as error:
+            return error.offset
+        return None
+
     def _decoded(self, name: str, index: int, file: ArrayFile) -> NDArray[np.uint8]:
         """Return a whole inner chunk of a compressed array; the array's last one is padded."""
         offset, stored = (int(value) for value in file.index[index])

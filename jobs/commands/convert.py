@@ -1,0 +1,81 @@
+"""`bytropix convert`: a store in another layout, without loss.
+
+STORE -> convert, with a progress bar -> summary lines on stderr, or one JSON object on stdout
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from bytropix.datasets.store import PartLayout
+from bytropix.jobs.progress import stage_bars
+from bytropix.jobs.store_report import printable
+from bytropix.jobs.working import Working
+from bytropix.pipelines.tools.convert import convert
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Convert:
+    """Make a store of the same content in another format or codec."""
+
+    store: tyro.conf.Positional[str]
+    """The store, a folder or a URL; it stays as it is."""
+    out: tyro.conf.Positional[str]
+    """The store to make."""
+    layout: Annotated[PartLayout, tyro.conf.OmitArgPrefixes] = field(default_factory=PartLayout)
+    """How its parts lie on disk."""
+    version: int | None = None
+    """Convert this version; the newest by default. Other versions are not carried along."""
+    working: Annotated[Working, tyro.conf.OmitArgPrefixes] = field(default_factory=Working)
+    """Who does the work."""
+    resume: bool = False
+    """Complete what an earlier run of the same conversion left."""
+    overwrite: bool = False
+    """Replace a store that is there."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else."""
+
+    def __call__(self) -> int:
+        """Make the store and say what it is."""
+        begin = time.perf_counter()
+        with stage_bars() as progress, self.working.runner() as runner:
+            converted = convert(
+                self.store,
+                self.out,
+                self.layout,
+                runner,
+                version=self.version,
+                resume=self.resume,
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+        seconds = time.perf_counter() - begin
+        manifest = converted.store.manifest
+        n_bytes = sum(part.n_bytes for part in manifest.parts)
+        on_disk = sum(file.size for part in manifest.parts for file in part.files)
+        report = {
+            "store": converted.store.url,
+            "fingerprint": converted.store.fingerprint,
+            "bytes": n_bytes,
+            "bytes_stored": on_disk,
+            "parts": len(manifest.parts),
+            "parts_skipped": converted.skipped,
+            "seconds": round(seconds, 3),
+            "mb_per_second": round(n_bytes / 1e6 / seconds, 1),
+        }
+        if self.json:
+            print(json.dumps(report, sort_keys=True))
+            return 0
+        lines = [
+            f"store        {printable(converted.store.url)}",
+            f"layout       {self.layout.format}, codec {self.layout.used_codec}",
+            f"bytes        {n_bytes:,}, stored with their entropies and patches in {on_disk:,}",
+            f"parts        {len(manifest.parts):,}, {converted.skipped:,} there from an earlier run",
+            f"time         {seconds:.1f} s, {report['mb_per_second']:,} MB/s",
+        ]
+        print("\n".join(lines), file=sys.stderr)
+        return 0

@@ -1,0 +1,1 @@
+"""What is done to stores that are finished: verify, repair, convert, repatch."""

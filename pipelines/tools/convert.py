@@ -1,0 +1,194 @@
+"""The same store in another layout, without loss.
+
+    store -> part -> arrays, checked -> the part in the other layout -> receipt
+          -> table and list as they are ----------------------------> manifest, last
+
+There and back again is the same store, byte for byte, if the flags of the layout are those it was made with.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from bytropix.config import to_plain
+from bytropix.datasets.store import (
+    FORMAT_VERSION,
+    Manifest,
+    PartLayout,
+    PartRecord,
+    Storage,
+    Store,
+    StoredFile,
+    open_part,
+    open_storage,
+    publish,
+    write_part,
+)
+from bytropix.datasets.store.babylon import BABYLON
+from bytropix.datasets.store.formats import SUFFIXES
+from bytropix.datasets.store.manifest import MANIFEST
+from bytropix.datasets.store.storage import differing_files
+from bytropix.errors import ConfigError, StoreError
+from bytropix.pipelines.ingest import check_apart, clear, refuse_in_the_way
+from bytropix.pipelines.receipts import finished, keep_receipt, key_of
+from bytropix.pipelines.runner import Runner
+
+CONVERT_VERSION = 1  # raised when the same part and layout would give other bytes
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, the bytes done and the bytes in all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Converted:
+    """What a conversion did."""
+
+    store: Store
+    """The finished store."""
+    skipped: int
+    """Parts that an earlier run had finished."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertTask:
+    """One part to convert."""
+
+    source: str
+    """Where the store lies."""
+    record: PartRecord
+    """The part there."""
+    out: str
+    """Where the other one is made."""
+    wanted: PartRecord
+    """Its record there, without files."""
+    layout: PartLayout
+
+    def __str__(self) -> str:
+        return f"{self.record.split}/{self.record.name}"
+
+
+def convert(
+    source: str,
+    out: str,
+    layout: PartLayout,
+    runner: Runner,
+    *,
+    version: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda stage, done, total: None,
+) -> Converted:
+    """Make a store with the content of another.
+
+    Args:
+        source: The store, a folder or a URL.
+        out: Where to make the other one.
+        layout: How its parts lie.
+        runner: Does the work, part by part.
+        version: Which version is converted; the newest if `None`. Older ones are not carried along.
+        resume: Complete what an earlier run left, or begin.
+        overwrite: Remove a store that is there.
+        progress: See `Progress`.
+
+    Raises:
+        ConfigError: Both `resume` and `overwrite` are asked for.
+        StoreError: The store is damaged, `out` is in the way, the disk is full, or a worker died.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume completes a store and --overwrite replaces it; give one of them")
+    store, storage = Store.open(source, version), open_storage(out)
+    check_apart(storage, [store.url])
+    refuse_in_the_way(storage, there_is_leave=resume or overwrite)
+    manifest = replace(
+        store.manifest,
+        format_version=FORMAT_VERSION,
+        config={key: value for key, value in store.manifest.config.items() if key != "codec"}  # of format version 1
+        | {"layout": to_plain(layout)},
+        parts=tuple(_wanted(record, layout) for record in store.manifest.parts),
+    )
+    if resume and storage.size(MANIFEST) is not None:
+        return _nothing_to_do(storage, manifest)
+    if overwrite:
+        clear(storage)
+    _copy_rest(store, storage)
+    tasks = [
+        ConvertTask(source=store.url, record=record, out=storage.url, wanted=wanted, layout=layout)
+        for record, wanted in zip(store.manifest.parts, manifest.parts, strict=True)
+    ]
+    total, done = sum(record.n_bytes for record in manifest.parts), 0
+    records, skipped = [], 0
+    progress("convert", done, total)
+    for record, was_there in runner.map(do_convert, tasks):
+        records.append(record)
+        skipped += was_there
+        done += record.n_bytes
+        progress("convert", done, total)
+    publish(storage, replace(manifest, parts=tuple(records)))
+    return Converted(store=Store.open(storage.url), skipped=skipped)
+
+
+def do_convert(task: ConvertTask) -> tuple[PartRecord, bool]:
+    """Write a part and its receipt unless an earlier run has; return its record and whether one had.
+
+    Raises:
+        StoreError: The part is damaged, or the disk is full.
+    """
+    storage = open_storage(task.out)
+    key = key_of(task.record, task.layout, CONVERT_VERSION)
+    done = finished(storage, task.wanted.split, task.wanted.name, key)
+    if done is not None:
+        return done, True
+    record = write_part(
+        storage,
+        task.wanted.split,
+        task.wanted.name,
+        open_part(open_storage(task.source), task.record).arrays(),
+        layout=task.layout,
+        spans=task.wanted.spans,
+        patch_lengths=task.wanted.patch_lengths,
+        pieces=task.wanted.pieces,
+        version=task.wanted.version,
+    )
+    keep_receipt(storage, record, key)
+    return record, False
+
+
+def _wanted(record: PartRecord, layout: PartLayout) -> PartRecord:
+    """Return the record of a part in another layout, without its files."""
+    return replace(
+        record,
+        name=record.name.rpartition(".")[0] + SUFFIXES[layout.format],
+        compressed=layout.used_codec != "none",
+        format=layout.format,
+        codec=layout.used_codec,
+        files=(),
+    )
+
+
+def _copy_rest(store: Store, storage: Storage) -> None:
+    """Copy the table and the list of what was refused.
+
+    Raises:
+        StoreError: One is damaged.
+    """
+    manifest = store.manifest
+    for folder, files in ((BABYLON, manifest.babylon), ("", (manifest.quarantine,))):
+        for name, fault in differing_files(store.storage, folder, files):
+            raise StoreError(f"{store.url}/{name}: {fault}; mend it with `bytropix verify --repair` and convert again")
+    read = store.storage.read
+    storage.write_folder(
+        BABYLON, [StoredFile(file.path, [read(f"{BABYLON}/{file.path}").data]) for file in manifest.babylon]
+    )
+    storage.write(manifest.quarantine.path, read(manifest.quarantine.path).tobytes())
+
+
+def _nothing_to_do(storage: Storage, wanted: Manifest) -> Converted:
+    """Return the finished store if it is the one asked for.
+
+    Raises:
+        StoreError: It is not.
+    """
+    store = Store.open(storage.url)
+    there = replace(store.manifest, parts=tuple(replace(record, files=()) for record in store.manifest.parts))
+    if there != wanted:
+        raise StoreError(f"{store.url}: another finished store; replace it with --overwrite or choose another OUT")
+    return Converted(store=store, skipped=len(store.manifest.parts))
