@@ -116,13 +116,19 @@ def find_manifest(storage: Storage, version: int | None = None) -> tuple[Manifes
     """
     if storage.size(MANIFEST) is None:
         raise _unfinished(storage)
-    if version is not None and version in older_versions(storage):
+    older = older_versions(storage)
+    if version is not None and version in older:
         return read_manifest(storage, version_name(version))
     manifest, fingerprint = read_manifest(storage)
+    if older and manifest.version < older[-1]:
+        raise StoreError(
+            f"{storage.url}/{MANIFEST}: is that of version {manifest.version}, but version {older[-1]} is kept as an "
+            "older one; restore the newest manifest.json from a copy"
+        )
     if version not in (None, manifest.version):
         raise StoreError(
             f"{storage.url}: there is no version {version}; the newest is {manifest.version}, "
-            f"older ones that are kept: {older_versions(storage) or 'none'}"
+            f"older ones that are kept: {older or 'none'}"
         )
     return manifest, fingerprint
 
