@@ -90,8 +90,9 @@ def drop_duplicates(
 
 def _equal_earlier(columns: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]]) -> list[NDArray[np.bool_]]:
     """Return which documents have the digest of an earlier one, bool [d] for each file."""
-    first = np.concatenate([first for first, _ in columns]) if columns else np.empty(0, np.uint64)
-    second = np.concatenate([second for _, second in columns]) if columns else np.empty(0, np.uint64)
+    if not columns:
+        return []
+    first, second = (np.concatenate(words) for words in zip(*columns, strict=True))
     order = np.lexsort((second, first))  # stable: of equal ones, the first stays first
     again = np.zeros(len(first), np.bool_)
     same = (first[order[1:]] == first[order[:-1]]) & (second[order[1:]] == second[order[:-1]])

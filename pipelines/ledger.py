@@ -98,9 +98,9 @@ def remember(store: str, what: Remembered) -> None:
 def recall(store: str) -> Remembered | None:
     """Return what is known of a store, `None` if nothing is."""
     try:
-        plain: dict[str, Any] = json.loads(_place(store).read_text("utf-8"))
+        plain: dict[str, Any] = dict(json.loads(_place(store).read_text("utf-8")))
         return from_plain(Remembered, plain) if plain.pop("store") == _url(store) else None
-    except (OSError, ValueError, KeyError, AttributeError, ConfigError):
+    except (OSError, ValueError, TypeError, KeyError, ConfigError):
         return None
 
 
