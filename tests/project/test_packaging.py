@@ -74,7 +74,7 @@ def test_every_package_says_what_it_is() -> None:
 
 def test_the_wheel_holds_every_source_and_recipe(wheel_names: set[str]) -> None:
     """All code, all recipes and the marker of types arrive at the user's."""
-    assert sources(".py") | sources(".toml") | {"bytropix/py.typed"} <= wheel_names
+    assert sources(".py") | sources(".toml") | sources(".j2") | {"bytropix/py.typed"} <= wheel_names
 
 
 def test_the_wheel_brings_one_import_name(wheel_names: set[str]) -> None:

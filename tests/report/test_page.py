@@ -169,8 +169,10 @@ def test_sizes_by_array_are_those_of_the_files(hostile: Store) -> None:
     assert sizes["bytes"] == sum(path.stat().st_size for path in files if "bytes" in path.parts)
 
 
-def test_surveys_hold_the_whole_of_a_small_store(hostile: Store) -> None:
-    """Every document, every byte and every patch is counted once."""
+@pytest.mark.parametrize("stretch", [survey.STRETCH_BYTES, 1024], ids=["whole", "stretches"])
+def test_surveys_hold_the_whole_of_a_small_store(hostile: Store, monkeypatch: pytest.MonkeyPatch, stretch: int) -> None:
+    """Every document, every byte and every patch is counted once, in however many stretches it is read."""
+    monkeypatch.setattr(survey, "STRETCH_BYTES", stretch)
     lengths, found = document_lengths(hostile, 0), entropies(hostile, 0)
     parts = hostile.parts("train")
     entropy = np.concatenate([part.read("entropy", 0, part.n_bytes) for part in parts])
