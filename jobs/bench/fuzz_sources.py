@@ -54,7 +54,7 @@ def fuzz_sources(cases: int, seed: int) -> list[str]:
 
 
 def harm_done(data: bytes, name: str, *, seekable: bool = True) -> str:
-    """Read a file; return what no reader may do: errors other than ours, blocks that lie, too many bytes. Else nothing."""
+    """Read a file; return what no reader may do: other errors than ours, blocks that lie, too many bytes. Else ""."""
     given = 0
     try:
         _, blocks = read_records(io.BytesIO(data) if seekable else Unseekable(data), name, OPTIONS)
