@@ -1,6 +1,6 @@
 """The command line: words -> command class -> flags (tyro) -> run.
 
-    bytropix ingest bytes | append | inspect | verify | convert
+    bytropix ingest bytes | append | inspect | verify | convert | repatch
     | train bytes | evaluate | score | generate | demo | bench
 
 A command is a frozen dataclass in `bytropix.jobs.commands`: its fields are the flags, its docstrings the help, and
@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": ("inspect:Inspect", "show what is in a store, with passages cut into patches"),
     "verify": ("verify:Verify", "check every byte of a store and every rule it obeys; mend what is damaged"),
     "convert": ("convert:Convert", "make a store of the same content in another format or codec"),
+    "repatch": ("repatch:Repatch", "cut a store into other patches, in place"),
     "train bytes": ("train:TrainBytes", "train a byte language model on a store"),
     "evaluate": ("evaluate:Evaluate", "bits per byte of a run on a split, beside xz and an n-gram model"),
     "score": ("score:Score", "write the nats of every byte of a file"),

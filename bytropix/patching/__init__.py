@@ -11,7 +11,7 @@ from bytropix.patching.config import PatchConfig, RuleName
 
 if TYPE_CHECKING:
     from bytropix.patching.calibration import Calibration
-    from bytropix.patching.patcher import RULES, SAMPLE_BYTES, OnlinePatcher, Patcher, fit_patcher
+    from bytropix.patching.patcher import RULES, SAMPLE_BYTES, OnlinePatcher, Patcher, calibrate_patcher, fit_patcher
     from bytropix.patching.rules import Rule
     from bytropix.patching.scoring import score
     from bytropix.patching.table import QUANTA_PER_BIT, EntropyTable, Measure
@@ -28,6 +28,7 @@ __all__ = [
     "Patcher",
     "Rule",
     "RuleName",
+    "calibrate_patcher",
     "fit_patcher",
     "score",
 ]
@@ -39,6 +40,7 @@ _MODULES = {
     "Patcher": "patcher",
     "RULES": "patcher",
     "SAMPLE_BYTES": "patcher",
+    "calibrate_patcher": "patcher",
     "fit_patcher": "patcher",
     "Rule": "rules",
     "score": "scoring",

@@ -95,11 +95,7 @@ class Patcher:
             calibration = Calibration(**settings["calibration"])
         except (KeyError, TypeError) as error:
             raise ConfigError(f"patcher settings are incomplete or of another version: {error}") from error
-        needed = RULES[config.rule].measure
-        if table.measure != needed:
-            raise ConfigError(
-                f"patch rule '{config.rule}' needs a table of {needed} entropies, got one of {table.measure} entropies"
-            )
+        check_measure(table, config)
         return cls(config, calibration, table)
 
     def _mark(
@@ -172,9 +168,37 @@ def fit_patcher(documents: Iterable[bytes | NDArray[np.uint8]], config: PatchCon
         ConfigError: The sample holds no byte.
     """
     data, ends = gather_sample(documents)
-    rule = RULES[config.rule]
-    table = fit_table(data, ends, rule.measure)
-    return Patcher(config, calibrate(rule, config, data, score(data, ends, table), ends), table)
+    return _calibrated(fit_table(data, ends, RULES[config.rule].measure), data, ends, config)
+
+
+def calibrate_patcher(
+    table: EntropyTable, documents: Iterable[bytes | NDArray[np.uint8]], config: PatchConfig
+) -> Patcher:
+    """Return a patcher with a table that was fitted before; on the same sample it is the one that `fit_patcher` gives.
+
+    Raises:
+        ConfigError: The sample holds no byte, or the table measures what the rule does not.
+    """
+    check_measure(table, config)
+    data, ends = gather_sample(documents)
+    return _calibrated(table, data, ends, config)
+
+
+def check_measure(table: EntropyTable, config: PatchConfig) -> None:
+    """Refuse a table that measures what the rule does not.
+
+    Raises:
+        ConfigError: It does.
+    """
+    needed = RULES[config.rule].measure
+    if table.measure != needed:
+        raise ConfigError(
+            f"patch rule '{config.rule}' needs a table of {needed} entropies, got one of {table.measure} entropies"
+        )
+
+
+def _calibrated(table: EntropyTable, data: NDArray[np.uint8], ends: NDArray[np.int64], config: PatchConfig) -> Patcher:
+    return Patcher(config, calibrate(RULES[config.rule], config, data, score(data, ends, table), ends), table)
 
 
 def gather_sample(

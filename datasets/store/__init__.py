@@ -2,7 +2,7 @@
 
 from bytropix.datasets.store.babylon import load_patcher, write_patcher
 from bytropix.datasets.store.codecs import CODECS
-from bytropix.datasets.store.formats import PartLayout, open_part, write_part
+from bytropix.datasets.store.formats import PartLayout, open_part, settled, write_part, write_starts
 from bytropix.datasets.store.manifest import publish
 from bytropix.datasets.store.part import Part, PartArrays
 from bytropix.datasets.store.schema import (
@@ -36,6 +36,8 @@ __all__ = [
     "open_part",
     "open_storage",
     "publish",
+    "settled",
     "write_part",
     "write_patcher",
+    "write_starts",
 ]

@@ -5,13 +5,13 @@ PartArrays + PartLayout -> encode -> write -> PartRecord -> open_part -> Part
 A new format is a file with an encoder and a Part, and one line in `open_part` and in `_encode`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bytropix.datasets.store import tar_part, zarr_part
 from bytropix.datasets.store.codecs import CodecName, check_codec
 from bytropix.datasets.store.part import Part, PartArrays
-from bytropix.datasets.store.schema import FileRecord, PartRecord, SourceSpan
+from bytropix.datasets.store.schema import NEXT, FileRecord, PartRecord, SourceSpan, beside_name
 from bytropix.datasets.store.storage import Storage, StoredFile
 from bytropix.errors import ConfigError
 
@@ -103,15 +103,67 @@ def write_part(
     return record
 
 
+def write_starts(
+    storage: Storage,
+    record: PartRecord,
+    arrays: PartArrays,
+    *,
+    layout: PartLayout,
+    spans: tuple[SourceSpan, ...],
+    patch_lengths: tuple[int, ...],
+) -> PartRecord:
+    """Write other starts of a part under their second name, see `beside_name`, and return its record with them.
+
+    In a Zarr part they are one array of five; a tar is written anew, with its index.
+
+    Raises:
+        StoreError: The disk is full, or the place cannot be written.
+    """
+    if record.format == "webdataset":
+        files = tar_part.encode_part(arrays, record.name)
+    else:
+        packed = {"starts": zarr_part.pack(arrays.starts)}
+        group = zarr_part.encode_group(packed, layout.used_codec, layout.codec_level)
+        files = [file for file in group if file.name.startswith("starts/")]
+    beside = [StoredFile(beside_name(file.name), file.pieces) for file in files]
+    for item in beside:
+        _write(storage, f"{record.folder}/{item.name}", item)
+    written = dict(zip((file.name for file in files), records_of(beside), strict=True))
+    return replace(
+        record,
+        beside=True,
+        files=tuple(written.get(file.path, file) for file in record.files),
+        spans=spans,
+        patch_lengths=patch_lengths,
+    )
+
+
+def settled(record: PartRecord) -> tuple[PartRecord, list[tuple[str, str]]]:
+    """Return the record of a part whose starts have their own name again, and the second and the own name of each file.
+
+    The names are those below the store.
+    """
+    own = {beside_name(name): name for name in (file.path.replace(NEXT, "", 1) for file in record.files)}
+    moved = [(file.path, own[file.path]) for file in record.files if file.path in own]
+    files = tuple(replace(file, path=own.get(file.path, file.path)) for file in record.files)
+    folder = record.folder
+    return replace(record, beside=False, files=files), [(f"{folder}/{old}", f"{folder}/{new}") for old, new in moved]
+
+
 def write_encoded(storage: Storage, record: PartRecord, files: list[StoredFile]) -> None:
     """Write the files of a part where its record says."""
     if record.format == "zarr":
         storage.write_folder(record.folder, files)
         return
     for item in files:
-        with storage.open_write(f"{record.folder}/{item.name}") as file:
-            for piece in item.pieces:
-                file.write(piece)
+        _write(storage, f"{record.folder}/{item.name}", item)
+
+
+def _write(storage: Storage, name: str, item: StoredFile) -> None:
+    """Write a file that is in memory."""
+    with storage.open_write(name) as file:
+        for piece in item.pieces:
+            file.write(piece)
 
 
 def records_of(files: list[StoredFile]) -> tuple[FileRecord, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT_VERSION = 2
+NEXT = "-next"
 BLOCK_BYTES = 1 << 18  # raw bytes under one checksum: an inner chunk of a compressed array, a stretch of a raw one
 
 
@@ -80,6 +81,8 @@ class PartRecord:
     """Documents that are a piece of a longer one, which was cut."""
     version: int = 1
     """The version of the store that added it."""
+    beside: bool = False
+    """Whether its starts still lie under the second name that a repatch writes them to, see `beside_name`."""
 
     @property
     def folder(self) -> str:
@@ -141,6 +144,13 @@ class Manifest:
     def documents(self) -> int:
         """Documents that are stored."""
         return sum(part.documents for part in self.parts)
+
+
+def beside_name(name: str) -> str:
+    """Return the second name of what a repatch writes: starts-next/c/0 of starts/c/0, 00000-next.tar of 00000.tar."""
+    first, slash, rest = name.partition("/")
+    stem, dot, suffix = first.partition(".")
+    return f"{stem}{NEXT}{dot}{suffix}{slash}{rest}"
 
 
 def doc_meta_line(*, source: str, offset: int, record: str = "", of: int = 0) -> bytes:

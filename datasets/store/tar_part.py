@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.datasets.store.part import Part, PartArrays
-from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord, dump_row
+from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord, beside_name, dump_row
 from bytropix.datasets.store.storage import Storage, StoredFile
 from bytropix.errors import StoreError
 
@@ -103,6 +103,7 @@ class TarPart(Part):
 
     def __init__(self, storage: Storage, record: PartRecord) -> None:
         super().__init__(storage, record, compressed=True)
+        self._tar = beside_name(self.name) if record.beside else self.name
         self._lock = threading.Lock()
         self._opened: tuple[NDArray[np.uint8], NDArray[np.void], NDArray[np.int64]] | None = None
         self._checked: dict[str, NDArray[np.bool_]] = {}
@@ -140,7 +141,7 @@ class TarPart(Part):
 
     def first_damage(self, file: str) -> int | None:
         """Return where the first damaged member of the tar begins, or which byte around members is not as written."""
-        if file != self.name:
+        if file != self._tar:
             return None
         try:
             data, rows, _ = self._open()
@@ -179,7 +180,7 @@ class TarPart(Part):
         content = data[place : place + size]
         if not self._checked[name][number]:
             if len(content) != size or google_crc32c.value(content.tobytes()) != int(row[f"{name}_crc"]):
-                raise self.damaged(self.name, place, f"'{name}' of document {int(row['document'])}")
+                raise self.damaged(self._tar, place, f"'{name}' of document {int(row['document'])}")
             self._checked[name][number] = True
         return content
 
@@ -187,11 +188,11 @@ class TarPart(Part):
         """Return the tar, its index and the end of each sample in the part, read once."""
         with self._lock:
             if self._opened is None:
-                table = io.BytesIO(self.checked_file(index_name(self.name)).tobytes())
+                table = io.BytesIO(self.checked_file(index_name(self._tar)).tobytes())
                 rows: NDArray[np.void] = np.lib.format.read_array(table, allow_pickle=False)
                 ends = np.cumsum(rows["n_bytes"])
                 if rows.dtype != ROW or not len(rows) or ends[-1] != self.n_bytes:
                     raise StoreError(f"{self.url}: its index is that of another part; ingest again")
                 self._checked = {name: np.zeros(len(rows), np.bool_) for name in MEMBERS}
-                self._opened = self.storage.read(f"{self.record.folder}/{self.name}"), rows, ends
+                self._opened = self.storage.read(f"{self.record.folder}/{self._tar}"), rows, ends
             return self._opened

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bytropix.datasets.store.codecs import CODECS, decoder
 from bytropix.datasets.store.part import Part, PartArrays
-from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord
+from bytropix.datasets.store.schema import BLOCK_BYTES, NEXT, PartRecord, beside_name
 from bytropix.datasets.store.storage import Storage, StoredFile
 from bytropix.errors import StoreError
 
@@ -38,13 +38,18 @@ def encode_part(arrays: PartArrays, codec: str, level: int | None) -> list[Store
         {
             "bytes": arrays.text,
             "entropy": arrays.entropy,
-            "starts": np.packbits(arrays.starts, bitorder="little"),
+            "starts": pack(arrays.starts),
             "doc_ends": arrays.doc_ends.astype("<i8", copy=False),
             "doc_meta": np.frombuffer(arrays.doc_meta, np.uint8),
         },
         codec,
         level,
     )
+
+
+def pack(starts: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return starts as bits, the lowest first."""
+    return np.packbits(starts, bitorder="little")
 
 
 def encode_group(
@@ -173,9 +178,9 @@ class ZarrPart(Part):
 
     def first_damage(self, file: str) -> int | None:
         """Return where the first damaged block of a file begins."""
-        name = file.removesuffix("/c/0")
+        name = file.removesuffix("/c/0").removesuffix(NEXT)
         try:
-            if name != file:
+            if file.endswith("/c/0"):
                 for index in range(-(-self._file(name).n_bytes // BLOCK_BYTES)):
                     self.block(name, index)
         except StoreError as error:
@@ -210,11 +215,11 @@ class ZarrPart(Part):
     def _open(self, name: str) -> ArrayFile:
         """Map and check an array's file."""
         self.checked_file("zarr.json")
-        meta: dict[str, Any] = json.loads(self.checked_file(f"{name}/zarr.json").tobytes())
+        meta: dict[str, Any] = json.loads(self.checked_file(f"{self._place(name)}/zarr.json").tobytes())
         size = int(meta["shape"][0]) * (8 if meta["data_type"] == "int64" else 1)
         if size != self._sizes.get(name, size):
             raise StoreError(f"{self.url}: '{name}' has {size} bytes, not {self._sizes[name]}; ingest again")
-        data = self.storage.read(f"{self.record.folder}/{name}/c/0")
+        data = self.storage.read(f"{self.record.folder}/{self._place(name)}/c/0")
         crcs = tuple(meta.get("attributes", {}).get(CHECKSUMS, ()))
         blocks = -(-size // BLOCK_BYTES)
         if self.compressed:
@@ -222,8 +227,8 @@ class ZarrPart(Part):
             return ArrayFile(data, size, crcs, self._index(name, data, blocks), decoder(inner))
         if len(data) != size or len(crcs) != blocks:
             raise StoreError(
-                f"{self.url}/{name}/c/0: holds {len(data)} bytes, not {size}; mend it with `bytropix verify --repair` "
-                "or restore the part"
+                f"{self.url}/{self._place(name)}/c/0: holds {len(data)} bytes, not {size}; mend it with "
+                "`bytropix verify --repair` or restore the part"
             )
         return ArrayFile(data, size, crcs, np.empty(0, INDEX_ENTRY), lambda chunk: chunk)
 
@@ -232,8 +237,14 @@ class ZarrPart(Part):
         tail = file[-(INDEX_ENTRY.itemsize * blocks + CRC_BYTES) :]
         whole = len(tail) == INDEX_ENTRY.itemsize * blocks + CRC_BYTES
         if not whole or with_crc(tail[:-CRC_BYTES].tobytes()) != tail.tobytes():
-            raise self.damaged(f"{name}/c/0", max(0, len(file) - len(tail)), f"the shard index of '{name}'")
+            raise self.damaged(
+                f"{self._place(name)}/c/0", max(0, len(file) - len(tail)), f"the shard index of '{name}'"
+            )
         return np.frombuffer(tail[:-CRC_BYTES].tobytes(), INDEX_ENTRY)
 
     def _damaged(self, name: str, index: int, offset: int) -> StoreError:
-        return self.damaged(f"{name}/c/0", offset, f"block {index} of '{name}'")
+        return self.damaged(f"{self._place(name)}/c/0", offset, f"block {index} of '{name}'")
+
+    def _place(self, name: str) -> str:
+        """Return the folder of an array in the group."""
+        return beside_name(name) if name == "starts" and self.record.beside else name

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -28,11 +28,11 @@ from bytropix.datasets.store import (
     open_part,
     open_storage,
 )
-from bytropix.datasets.store.patch_lengths import LONGEST, count_lengths
 from bytropix.datasets.store.schema import BLOCK_BYTES
 from bytropix.errors import StoreError
 from bytropix.patching import Patcher
 from bytropix.pipelines.plan import hash_limit
+from bytropix.pipelines.tools.recount import recount
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,28 +232,14 @@ def _wrong_cut(arrays: PartArrays, patcher: Patcher) -> Iterator[tuple[int, str]
             yield int(np.argmax(differs)), f"{name} is not what the store's table gives"
 
 
-def _wrong_counts(arrays: PartArrays, record: PartRecord, cap: int) -> Iterator[tuple[int | None, str]]:
+def _wrong_counts(arrays: PartArrays, record: PartRecord, cap: int) -> Iterator[tuple[None, str]]:
     """Give counts of the manifest that are not those of the part."""
-    total = np.zeros(LONGEST + 1, np.int64)
-    number = begin = 0
-    for span in record.spans:
-        number += span.documents
-        end = int(arrays.doc_ends[number - 1])
-        lengths = count_lengths(arrays.starts, begin, end)
-        total += lengths
-        found = {
-            "n_bytes": end - begin,
-            "patches": int(lengths.sum()),
-            "at_cap": int(lengths[cap:].sum()),
-            "single": int(lengths[1]),
-        }
-        yield from (
-            (begin, f"{count} {name} from {span.source} instead of {getattr(span, name)}")
-            for name, count in found.items()
-            if count != getattr(span, name)
-        )
-        begin = end
-    if tuple(np.trim_zeros(total, "b").tolist()) != record.patch_lengths:
+    spans, lengths = recount(arrays.starts, arrays.doc_ends, record.spans, cap)
+    for found, said in zip(spans, record.spans, strict=True):
+        for name, count in asdict(found).items():
+            if count != getattr(said, name):
+                yield None, f"{count} {name} from {found.source} instead of {getattr(said, name)}"
+    if lengths != record.patch_lengths:
         yield None, "patch_lengths are not those of the part"
 
 

@@ -55,6 +55,16 @@ def stores(corpus: Path, config: IngestConfig, tmp_path_factory: pytest.TempPath
     return made
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, IngestConfig]:
+    """Return a file and settings that make one small part of each split, for tests that make stores many times."""
+    path = tmp_path_factory.mktemp("small") / "small.txt"
+    generator = random.Random(2)
+    words = ["whale", "sea", "of", "harpoon", "and", "a", "ship"]
+    path.write_text("".join(f"{' '.join(generator.choices(words, k=9))}\n" for _ in range(600)))
+    return path, IngestConfig(document_bytes=1024, val_fraction=0.2)
+
+
 @pytest.fixture(params=LAYOUTS)
 def layout(request: pytest.FixtureRequest) -> str:
     """Return the name of each layout."""
