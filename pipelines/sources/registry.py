@@ -99,7 +99,7 @@ def read_records(stream: BinaryIO, name: str, options: ReadOptions) -> tuple[str
     kind = KINDS[form] if options.kind else _kind_of(form, content, options)
     seekable = stream if not compression and stream.seekable() else None
     title = f"{kind.name}.{compression}".removeprefix("plain.").removesuffix(".") or "plain"
-    blocks = _read(kind, content, source, seekable, options)
+    blocks = _read(kind, content, seekable, options)
     return title, _without_places(blocks) if compression else blocks
 
 
@@ -130,22 +130,18 @@ def _kind_of(form: str, content: io.BufferedReader, options: ReadOptions) -> Kin
 
 
 def _read(
-    kind: Kind, content: io.BufferedReader, source: io.BufferedReader, seekable: BinaryIO | None, options: ReadOptions
+    kind: Kind, content: io.BufferedReader, seekable: BinaryIO | None, options: ReadOptions
 ) -> Iterator[Block | BadRecord]:
-    """Give what the reader of a kind finds, and see that the file is read to its end."""
+    """Give what the reader of a kind finds; every reader reads to the end of the file."""
     if not kind.seeks:
         yield from kind.read(cast(BinaryIO, content), options)
     elif seekable is not None:
         seekable.seek(0)
         yield from kind.read(seekable, options)
-        return
     else:
         with tempfile.TemporaryFile() as copy:
             shutil.copyfileobj(content, copy, BUFFER_BYTES)
             yield from kind.read(cast(BinaryIO, copy), options)
-    for stream in (content, source):
-        while stream.read(BUFFER_BYTES):
-            pass
 
 
 def _without_places(blocks: Iterator[Block | BadRecord]) -> Iterator[Block | BadRecord]:
