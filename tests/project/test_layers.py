@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipelines": {"bytropix.patching", "bytropix.datasets.store", "dask", "datasketch", "distributed", "fsspec"} | ARRAYS,
     "pipelines/sources": {"fsspec", "pyarrow", "warcio", "zstandard"} | ARRAYS,
     "jobs": {"bytropix", "torch", "tyro", "tqdm", "safetensors", "tensorboard", "google_crc32c", "zarr", "geoopt"}
-    | {"numcodecs", "jinja2", "markupsafe", "webdataset", "litdata", "streaming", "psutil"}
+    | {"distributed", "hypothesis", "jinja2", "litdata", "markupsafe", "numcodecs", "psutil", "pyarrow", "streaming"}
+    | {"warcio", "webdataset", "zstandard"}
     | ARRAYS,
 }
 MODULES = sorted(
