@@ -272,7 +272,7 @@ def test_damage_is_an_error_and_never_data(
     stream = stream_of(Store.open(path))
     right = plain(islice(stream_of(Store.open(store_paths[codec])), stream.windows // BATCH + 1))
     delivered = []
-    with pytest.raises(StoreError, match=f"'{array}', at byte .* is damaged"):
+    with pytest.raises(StoreError, match=rf"'{array}', at byte .* is damaged"):
         delivered.extend(plain([batch]) for batch in islice(loader_of(stream, workers), len(right)))
 
     assert [[batch] for batch in right[: len(delivered)]] == delivered

@@ -190,5 +190,5 @@ def test_damage_is_an_error(tmp_path: Path, store_paths: dict[str, Path], codec:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    with pytest.raises(StoreError, match="'bytes', at byte .* is damaged"):
+    with pytest.raises(StoreError, match=r"'bytes', at byte .* is damaged"):
         list(ValidationWindows(Store.open(path), context=64, batch=8))

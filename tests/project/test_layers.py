@@ -21,7 +21,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bytropix/optim": {"torch", "bytropix.geometry"},
     "datasets/store": {"bytropix.patching", "fsspec", "google_crc32c", "numcodecs", "zarr"} | ARRAYS,
     "datasets": {"torch", "llvmlite", "bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
-    "pipelines": {"bytropix.patching", "bytropix.datasets.store", "dask", "datasketch", "distributed", "fsspec"} | ARRAYS,
+    "pipelines": {"bytropix.patching", "bytropix.datasets.store", "dask", "datasketch", "distributed", "fsspec"}
+    | ARRAYS,
     "pipelines/sources": {"fsspec", "pyarrow", "warcio", "zstandard"} | ARRAYS,
     "jobs": {"bytropix", "torch", "tyro", "tqdm", "safetensors", "tensorboard", "google_crc32c", "zarr", "geoopt"}
     | {"distributed", "hypothesis", "jinja2", "litdata", "markupsafe", "numcodecs", "psutil", "pyarrow", "streaming"}
