@@ -1,6 +1,6 @@
 """What is killed and made to fail: the operations that write stores, on a small corpus.
 
-a corpus of a few kinds of files -> ingestion, in both formats -> Case -> trials, in a process of their own
+a corpus of a few kinds of files -> ingest, append, repatch, convert, in both formats -> Case -> trials
 """
 
 import gzip
@@ -9,54 +9,74 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from bytropix.datasets.store import PartLayout
 from bytropix.datasets.store.formats import FormatName
 from bytropix.jobs.bench.kills import Case, Trial, in_fresh_process
+from bytropix.pipelines.append import append_bytes
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
+from bytropix.pipelines.runner import local_runner
+from bytropix.pipelines.tools.convert import convert
+from bytropix.pipelines.tools.repatch import repatch
 
 FORMATS: tuple[FormatName, ...] = ("zarr", "webdataset")
 WORDS = ["whale", "sea", "of", "harpoon", "and", "Нева", "a", "Nantucket", "ship", "мост", "deep", "old"]
+
+OPERATIONS = ("ingest", "append", "repatch", "convert")
+CASES = tuple(f"{operation} {format}" for operation in OPERATIONS for format in FORMATS)
 
 Way = Callable[[Case, Path, int, int], list[Trial]]
 """How a case is disturbed: `kill_at_random`, `fail_at_calls`; case, folder, number of trials, seed."""
 
 
-def try_cases(way: Way, folder: Path, trials: int, seed: int, names: Sequence[str] = ()) -> list[Trial]:
-    """Disturb every case, or those that are named, in a process of their own.
+def try_cases(way: Way, folder: Path, trials: int, seed: int, names: Sequence[str] = CASES) -> list[Trial]:
+    """Disturb cases, in a process of their own.
 
     Args:
         way: How.
         folder: An empty folder to work in.
         trials: Of each case.
         seed: Of what is drawn.
-        names: See `cases`.
+        names: Of the cases.
     """
     return in_fresh_process(_try_cases, way, folder, trials, seed, tuple(names))
 
 
 def _try_cases(way: Way, folder: Path, trials: int, seed: int, names: Sequence[str]) -> list[Trial]:
     found = []
-    for name, case in cases(folder).items():
-        if name in names or not names:
-            place = folder / name
-            place.mkdir()
-            found += way(case, place, trials, seed)
+    corpus = small_corpus(folder / "corpus")
+    for name in names:
+        case = make_case(name, corpus, folder / "before" / name)
+        (folder / name).mkdir()
+        found += way(case, folder / name, trials, seed)
     return found
 
 
-def cases(folder: Path) -> dict[str, Case]:
-    """Return every case by its name, on a corpus that is written into a folder."""
-    corpus = small_corpus(folder / "corpus")
-    return {
-        f"ingest {format}": Case(name=f"ingest {format}", operation=partial(ingest, corpus, format))
-        for format in FORMATS
-    }
+def make_case(name: str, corpus: Path, before: Path) -> Case:
+    """Return a case.
+
+    Args:
+        name: Its operation and its format.
+        corpus: What is ingested.
+        before: Where to make the store that an operation starts from.
+    """
+    operation, format = name.split()
+    layout = PartLayout(format=cast(FormatName, format))
+    if operation == "ingest":
+        return Case(name=name, operation=partial(ingest, [corpus], layout))
+    first, second = [corpus / "a.txt", corpus / "noise.bin"], [corpus / "b.txt.gz"]
+    ingest(first, layout, before)
+    if operation == "append":
+        return Case(name=name, operation=partial(append, second), before=before)
+    if operation == "repatch":
+        return Case(name=name, operation=cut_anew, before=before)
+    return Case(name=name, operation=partial(convert_from, before / "store.bx", other(layout)))
 
 
 def small_corpus(folder: Path) -> Path:
-    """Write about 70 kB: plain text, what has to be unpacked, noise, and a file that is refused."""
+    """Write about 60 kB: plain text, text that has to be unpacked, noise, and an empty file, which is refused."""
     generator = random.Random(0)
     folder.mkdir(parents=True)
     for name in ("a.txt", "b.txt.gz"):
@@ -67,9 +87,36 @@ def small_corpus(folder: Path) -> Path:
     return folder
 
 
-def ingest(corpus: Path, format: FormatName, place: Path, *, scheduler: str = "") -> None:
+def ingest(sources: Sequence[Path], layout: PartLayout, place: Path, *, scheduler: str = "") -> None:
     """Make, or complete, a store of a few parts, here or on the workers of a Dask scheduler."""
-    os.environ["BYTROPIX_CACHE"] = str(place.parent / "cache")
-    layout = PartLayout(format=format)
+    _remember_beside(place)
     config = IngestConfig(document_bytes=1024, part_bytes=24_000, val_fraction=0.1, layout=layout)
-    ingest_bytes([corpus], place / "store.bx", config, resume=True, scheduler=scheduler)
+    ingest_bytes(sources, place / "store.bx", config, resume=True, scheduler=scheduler)
+
+
+def append(sources: Sequence[Path], place: Path) -> None:
+    """Add sources to the store."""
+    _remember_beside(place)
+    append_bytes(place / "store.bx", sources)
+
+
+def cut_anew(place: Path) -> None:
+    """Cut the store into longer patches."""
+    with local_runner(1) as runner:
+        repatch(str(place / "store.bx"), {"mean_patch": 7.0}, runner)
+
+
+def convert_from(store: Path, layout: PartLayout, place: Path) -> None:
+    """Make a store in the other format."""
+    with local_runner(1) as runner:
+        convert(str(store), str(place / "store.bx"), layout, runner, resume=True)
+
+
+def other(layout: PartLayout) -> PartLayout:
+    """Return the layout of the other format."""
+    return PartLayout(format="zarr" if layout.format == "webdataset" else "webdataset")
+
+
+def _remember_beside(place: Path) -> None:
+    """Keep what is remembered of stores away from the user's own."""
+    os.environ["BYTROPIX_CACHE"] = str(place.parent / "cache")

@@ -6,6 +6,8 @@
 Processes are forked, so that all is imported once. Call this where there are no threads: a process of its own.
 """
 
+import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -62,9 +64,11 @@ class Whole:
     """What an undisturbed run of a case makes."""
 
     tree: dict[str, bytes]
+    """Path and content of every file."""
     before: str
-    """Fingerprint of the store that was there; empty if there was none."""
+    """Hash of what the store that was there delivers; empty if there was none."""
     after: str
+    """Hash of what the store delivers in the end."""
     seconds: float
 
 
@@ -92,11 +96,11 @@ def undisturbed(case: Case, folder: Path) -> Whole:
     """
     case.operation(_prepare(case, folder / "first"))
     place = _prepare(case, folder / "whole")
-    before = _fingerprint(place / case.store)
+    before = _content(place / case.store)
     begin = time.perf_counter()
     code = _in_child(lambda: case.operation(place))
     seconds = time.perf_counter() - begin
-    whole = Whole(tree=tree(place), before=before, after=_fingerprint(place / case.store), seconds=seconds)
+    whole = Whole(tree=tree(place), before=before, after=_content(place / case.store), seconds=seconds)
     if code or differing(tree(folder / "first"), whole.tree):
         raise RuntimeError(f"{case.name}: two runs in peace do not agree, the second ended with {code}")
     return whole
@@ -137,16 +141,26 @@ def look(store: Path, whole: Whole) -> tuple[Found | None, str]:
         if whole.before:
             return None, f"a store was there, and now: {error}"
         return (None, str(error)) if (store / MANIFEST).exists() else ("unfinished", "")
-    if opened.fingerprint not in (whole.before, whole.after):
-        return None, "a store of which nobody knows"
-    found: Found = "after" if opened.fingerprint == whole.after else "before"
     try:
-        for part in (part for split in opened.splits for part in opened.parts(split)):
-            part.arrays()
-        opened.patcher()
+        content = content_of(opened)
     except BytropixError as error:
-        return found, f"it was published, and is torn: {error}"
-    return found, ""
+        return None, f"it is published, and torn: {error}"
+    if content not in (whole.before, whole.after):
+        return None, "it is published, and is neither the store from before nor the one to be"
+    return ("after" if content == whole.after else "before"), ""
+
+
+def content_of(store: Store) -> str:
+    """Return a hash of all that a store delivers, whatever its files are called."""
+    digest = hashlib.sha256(json.dumps(store.manifest.patcher, sort_keys=True).encode())
+    for part in (part for split in store.splits for part in store.parts(split)):
+        arrays = part.arrays()
+        digest.update(f"{part.split} {part.n_bytes}".encode())
+        for array in (arrays.text, arrays.entropy, arrays.starts, arrays.doc_ends):
+            digest.update(array.tobytes())
+        digest.update(arrays.doc_meta)
+    store.patcher()
+    return digest.hexdigest()
 
 
 def in_fresh_process(work: Callable[..., T], *arguments: object) -> T:
@@ -208,6 +222,6 @@ def _entries(folder: Path) -> Iterator[tuple[str, bytes]]:
         yield path.relative_to(folder).as_posix(), path.read_bytes() if path.is_file() else b"(folder)"
 
 
-def _fingerprint(store: Path) -> str:
-    """Return the fingerprint of a store, empty if there is none."""
-    return Store.open(store).fingerprint if store.exists() else ""
+def _content(store: Path) -> str:
+    """Return the hash of a store's content, empty if there is none."""
+    return content_of(Store.open(store)) if store.exists() else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import distributed
 
+from bytropix.datasets.store import PartLayout
 from bytropix.datasets.store.formats import FormatName
 from bytropix.jobs.bench.kill_cases import ingest, small_corpus
 from bytropix.jobs.bench.kills import Trial, differing, in_fresh_process, tree
@@ -32,22 +33,22 @@ def kill_workers(folder: Path, format: FormatName, trials: int, seed: int) -> li
 
 
 def _kill_workers(folder: Path, format: FormatName, trials: int, seed: int) -> list[Trial]:
-    corpus = small_corpus(folder / "corpus")
+    sources, layout = [small_corpus(folder / "corpus")], PartLayout(format=format)
     generator = random.Random(seed)
-    ingest(corpus, format, folder / "whole")
+    ingest(sources, layout, folder / "whole")
     whole = tree(folder / "whole")
     found = []
     with distributed.LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
     ) as cluster:
         begin = time.perf_counter()
-        ingest(corpus, format, folder / "first", scheduler=cluster.scheduler_address)
+        ingest(sources, layout, folder / "first", scheduler=cluster.scheduler_address)
         span = time.perf_counter() - begin
         for number in range(trials):
             moment, place = span * generator.random(), folder / str(number)
             killer = threading.Timer(moment, _kill_a_worker, [generator.random()])
             killer.start()
-            ingest(corpus, format, place, scheduler=cluster.scheduler_address)
+            ingest(sources, layout, place, scheduler=cluster.scheduler_address)
             killer.join()
             names = differing(whole, tree(place))
             how = f"a worker killed after {moment:.3f} s"

@@ -5,7 +5,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from bytropix.jobs.bench.kill_cases import cases
+from bytropix.datasets.store import PartLayout
+from bytropix.jobs.bench.kill_cases import ingest, small_corpus
 from bytropix.jobs.bench.kills import Case, Trial, kill_at_random
 
 
@@ -22,7 +23,7 @@ def copy(store: Path, place: Path) -> None:
 def kill_a_copy(folder: Path) -> list[Trial]:
     """Kill such a copy eight times."""
     (folder / "whole").mkdir()
-    cases(folder)["ingest zarr"].operation(folder / "whole")
+    ingest([small_corpus(folder / "corpus")], PartLayout(), folder / "whole")
     (folder / "trials").mkdir()
     case = Case(name="copy", operation=partial(copy, folder / "whole" / "store.bx"))
     return kill_at_random(case, folder / "trials", 8, 0)
