@@ -22,10 +22,10 @@ def faults(trials: list[Trial]) -> list[str]:
 
 def test_killed_runs_leave_nothing_torn(tmp_path: Path) -> None:
     """At any moment a reader sees the store from before, an unfinished one or all of it; a rerun makes every byte."""
-    trials = try_cases(kill_at_random, tmp_path, 12, seed=0)
+    trials = try_cases(kill_at_random, tmp_path, 3, seed=0)
 
     assert faults(trials) == []
-    assert "unfinished" in {trial.found for trial in trials}
+    assert {"unfinished", "before"} <= {trial.found for trial in trials}
 
 
 def test_careless_writer_is_seen(tmp_path: Path) -> None:
