@@ -6,7 +6,6 @@
 A run that dies leaves a folder without manifest, which readers refuse and `resume` completes to the same bytes.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from bytropix.datasets.store.manifest import MANIFEST, publish, quarantine_name
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ledger import Remembered, config_hash, recall, remember, selection, signatures
+from bytropix.pipelines.reasons import count_reasons
 from bytropix.pipelines.sources import SourceFile, find_files
 from bytropix.pipelines.sources.files import STDIN
 from bytropix.pipelines.sources.remote import is_url
@@ -58,8 +58,7 @@ class IngestSummary:
     @property
     def reasons(self) -> list[tuple[str, int]]:
         """Why inputs are in quarantine, with their number, the most frequent reason first."""
-        counts = Counter(row["reason"] for row in self.store.quarantine())
-        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return count_reasons(self.store.quarantine())
 
 
 def ingest_bytes(

@@ -14,7 +14,8 @@ from bytropix.errors import SourceError, StoreError, TooManyBadError
 from bytropix.pipelines.cleaning import Known, drop_duplicates
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.documents import FileDocuments
-from bytropix.pipelines.scan import EMPTY, ScannedFile
+from bytropix.pipelines.reasons import EMPTY, count_reasons
+from bytropix.pipelines.scan import ScannedFile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,16 +126,10 @@ def check_not_too_bad(scanned: Sequence[ScannedFile], intake: Intake, max_bad: f
         if file_share >= document_share
         else (documents, intake.documents_in, "documents")
     )
-    (reason, count), *_ = reasons(intake)
+    (reason, count), *_ = count_reasons(row for row in intake.quarantine if row["reason"] != EMPTY)
     raise TooManyBadError(
         f"{bad:,} of {total:,} {what} are bad, more than --max-bad {max_bad:g} allows; most often ({count:,}): {reason}"
     )
-
-
-def reasons(intake: Intake) -> list[tuple[str, int]]:
-    """Return the reasons of quarantine with their counts, the most frequent first."""
-    counts = Counter(row["reason"] for row in intake.quarantine if row["reason"] != EMPTY)
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def check_sum(intake: Intake, stored: int) -> None:

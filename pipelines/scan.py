@@ -24,13 +24,13 @@ from bytropix.pipelines.cleaning import signer
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.cutter import Cutter
 from bytropix.pipelines.documents import FileDocuments
+from bytropix.pipelines.reasons import EMPTY
 from bytropix.pipelines.sources import SourceFault, SourceFile, open_source, read_records
 from bytropix.pipelines.sources.files import STDIN
 from bytropix.pipelines.sources.remote import is_url
 
 SPOOL = "spool"
 READ_BYTES = 1 << 20
-EMPTY = "empty"
 BATCH_BYTES, BATCH_FILES = 1 << 23, 64
 
 
