@@ -4,21 +4,19 @@ options -> ingest_bytes or append_bytes, with a bar per stage -> summary lines o
 """
 
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import tyro
 
-from bytropix.jobs.progress import progress_bar
+from bytropix.jobs.progress import stage_bars
 from bytropix.jobs.store_report import printable, split_rows
-from bytropix.pipelines.ingest import IngestSummary, Progress
+from bytropix.jobs.working import Working
+from bytropix.pipelines.ingest import IngestSummary
 
-UNITS = {"clean": " documents"}  # of what a stage counts, if not bytes
 TOP = 5  # reasons that are shown
 
 
@@ -30,13 +28,8 @@ class RunOptions:
     """Read only files whose name, or its last step, matches this glob; may be given several times."""
     exclude: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Leave out files whose name, or its last step, matches this glob; may be given several times."""
-    workers: int = os.cpu_count() or 1
-    """Processes."""
-    scheduler: str = ""
-    """Address of a Dask scheduler, such as tcp://host:8786, whose workers do the work; they must see the sources and
-    the store under the same names."""
-    dask: bool = False
-    """Start a Dask cluster of that many workers on this machine and print where its dashboard is."""
+    working: Annotated[Working, tyro.conf.OmitArgPrefixes] = field(default_factory=Working)
+    """Who does it; workers of a cluster must see the sources and the store under the same names."""
     strict: bool = False
     """Stop at the first bad file or record instead of listing it in the store's quarantine."""
     max_bad: float = 0.05
@@ -54,13 +47,13 @@ def run(options: RunOptions, work: Callable[..., IngestSummary]) -> dict[str, An
         work: Takes the options of `ingest_bytes` as keywords.
     """
     begin = time.perf_counter()
-    with _bars() as progress:
+    with stage_bars() as progress:
         summary = work(
             include=options.include,
             exclude=options.exclude,
-            workers=options.workers,
-            scheduler=options.scheduler,
-            dask=options.dask,
+            workers=options.working.workers,
+            scheduler=options.working.scheduler,
+            dask=options.working.dask,
             strict=options.strict,
             max_bad=options.max_bad,
             progress=progress,
@@ -72,21 +65,6 @@ def run(options: RunOptions, work: Callable[..., IngestSummary]) -> dict[str, An
     else:
         print(_lines(report), file=sys.stderr)
     return report
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Give a function that draws one bar per stage on stderr, with the rate and the time left."""
-    with ExitStack() as stack:
-        bars: dict[str, Any] = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in bars or (done < bars[stage].n):
-                stack.close()
-                bars[stage] = stack.enter_context(progress_bar(f"{stage:<5}", total, unit=UNITS.get(stage, "B")))
-            bars[stage].update(done - bars[stage].n)
-
-        yield progress
 
 
 def _report(summary: IngestSummary, seconds: float) -> dict[str, Any]:

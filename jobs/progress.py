@@ -24,14 +24,16 @@ def progress_bar(what: str, total: int, *, unit: str = "B", done: int = 0) -> An
 
 @contextmanager
 def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function of stage, done and total that draws one bar per stage."""
+    """Give a function of stage, done and total that draws one bar per stage, and another where one is begun again."""
     with ExitStack() as stack:
-        bars: dict[str, Any] = {}
+        bars: dict[str, Any] = {}  # the one that is drawn
 
         def progress(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
+            if stage not in bars or done < bars[stage].n:
                 stack.close()
-                bars[stage] = stack.enter_context(progress_bar(f"{stage:<7}", total))
+                bars.clear()
+                unit = " documents" if stage == "clean" else "B"
+                bars[stage] = stack.enter_context(progress_bar(f"{stage:<7}", total, unit=unit))
             bars[stage].update(done - bars[stage].n)
 
         yield progress
