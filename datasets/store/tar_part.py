@@ -72,6 +72,24 @@ def encode_part(arrays: PartArrays, name: str) -> list[StoredFile]:
     return [StoredFile(index_name(name), [_as_npy(rows)]), StoredFile(name, pieces)]
 
 
+def read_index(tar: NDArray[np.uint8]) -> bytes:
+    """Return the index of a tar that is whole, read off its headers."""
+    rows, place = [], 0
+    while tar[place]:
+        row = np.zeros((), ROW)
+        for member in MEMBERS:
+            header = tar[place : place + TAR_BLOCK].tobytes()
+            size = int(header[124:135], 8)
+            row[f"{member}_at"] = place + TAR_BLOCK
+            row[f"{member}_crc"] = google_crc32c.value(tar[place + TAR_BLOCK : place + TAR_BLOCK + size].tobytes())
+            if member in ("bytes", "json"):
+                row[f"n_{member}"] = size
+            place += TAR_BLOCK + size + -size % TAR_BLOCK
+        row["document"] = int(header.split(b"-")[1][:8])
+        rows.append(row)
+    return _as_npy(np.array(rows, ROW))
+
+
 def _samples(doc_ends: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int, int]]:
     """Give (document, begin, end, piece, pieces) of each sample."""
     begin = 0
@@ -96,6 +114,20 @@ def _as_npy(rows: NDArray[np.void]) -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array(file, rows, allow_pickle=False)
     return file.getvalue()
+
+
+def _from_npy(data: bytes) -> NDArray[np.void]:
+    """Return the table of a .npy file, a view of it. Raises ValueError if it is none."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # numpy evaluates the header, and much can come of that
+        raise ValueError(f"no table ({error})") from error
+    count, rest = divmod(len(data) - file.tell(), ROW.itemsize)
+    if (version, dtype, shape, rest) != ((1, 0), ROW, (count,), 0):
+        raise ValueError("another table")
+    return np.frombuffer(data, ROW, offset=file.tell())
 
 
 class TarPart(Part):
@@ -132,12 +164,20 @@ class TarPart(Part):
         for number in range(len(rows)):
             line = self._member("json", number).tobytes()
             if b'"piece": [' in line:
-                row: dict[str, Any] = json.loads(line)
-                if row.pop("piece", [0])[0]:
+                row, piece = self._piece(line)
+                if piece:
                     continue  # the first piece speaks for the document
                 line = dump_row(row)
             lines.append(line)
         return b"".join(lines)
+
+    def _piece(self, line: bytes) -> tuple[dict[str, Any], int]:
+        """Return the row of a sample without its number among the pieces of a document, and that number."""
+        try:
+            row: dict[str, Any] = json.loads(line)
+            return row, int(row.pop("piece", [0])[0])
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise self.nonsense("doc_meta", str(error)) from error
 
     def first_damage(self, file: str) -> int | None:
         """Return where the first damaged member of the tar begins, or which byte around members is not as written."""
@@ -148,6 +188,7 @@ class TarPart(Part):
             for number in range(len(rows)):
                 for name in MEMBERS:
                     self._member(name, number)
+            self.doc_meta()
             _, tar = encode_part(self.arrays(), self.name)
         except StoreError as error:
             return error.offset
@@ -188,11 +229,28 @@ class TarPart(Part):
         """Return the tar, its index and the end of each sample in the part, read once."""
         with self._lock:
             if self._opened is None:
-                table = io.BytesIO(self.checked_file(index_name(self._tar)).tobytes())
-                rows: NDArray[np.void] = np.lib.format.read_array(table, allow_pickle=False)
-                ends = np.cumsum(rows["n_bytes"])
-                if rows.dtype != ROW or not len(rows) or ends[-1] != self.n_bytes:
-                    raise StoreError(f"{self.url}: its index is that of another part; ingest again")
+                rows, ends = self._index()
                 self._checked = {name: np.zeros(len(rows), np.bool_) for name in MEMBERS}
                 self._opened = self.storage.read(f"{self.record.folder}/{self._tar}"), rows, ends
             return self._opened
+
+    def _index(self) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """Return the index and the end of each sample in the part."""
+        name = index_name(self._tar)
+        try:
+            rows = _from_npy(self.checked_file(name).tobytes())
+        except ValueError as error:
+            raise self.nonsense(name, str(error)) from error
+        ends = np.cumsum(rows["n_bytes"])
+        documents = rows["document"]
+        steps = documents[1:] - documents[:-1]
+        right = (
+            len(rows)
+            and (documents[0], documents[-1], ends[-1]) == (0, self.record.documents - 1, self.n_bytes)
+            and ((steps == 0) | (steps == 1)).all()
+            and all((rows[name] >= 0).all() for name in ROW.names or () if not name.endswith("crc"))
+            and (np.diff(ends, prepend=0) > 0).all()
+        )
+        if not right:
+            raise self.nonsense(name, "its rows are not those of the part")
+        return rows, ends

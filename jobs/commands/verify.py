@@ -7,14 +7,17 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import tyro
 
+from bytropix.errors import ConfigError
 from bytropix.jobs.progress import stage_bars
 from bytropix.jobs.store_report import printable
 from bytropix.jobs.working import Working
 from bytropix.pipelines.tools.part_check import Fault
+from bytropix.pipelines.tools.repair import repair
 from bytropix.pipelines.tools.verify import Verified, verify
 
 DAMAGED = 1
@@ -30,6 +33,11 @@ class Verify:
     """Check this version alone; all that are kept by default."""
     hashes: bool = False
     """Only hash the files: several times faster, and enough to find damage of any kind."""
+    repair: bool = False
+    """Mend what is damaged, from what is left of the store or else from its sources; nothing is put in place but the
+    very bytes that were recorded."""
+    sources: tuple[str, ...] = ()
+    """For --repair: what the store was made of and what was appended; by default what this machine remembers of it."""
     working: Annotated[Working, tyro.conf.OmitArgPrefixes] = field(default_factory=Working)
     """Who does the work."""
     json: bool = False
@@ -38,13 +46,25 @@ class Verify:
     def __call__(self) -> int:
         """Check the store and say what is wrong."""
         begin = time.perf_counter()
+        if self.repair and self.version is not None:
+            raise ConfigError("--repair mends every version that is kept; leave --version out")
         with stage_bars() as progress, self.working.runner() as runner:
-            verified = verify(self.store, runner, version=self.version, hashes_only=self.hashes, progress=progress)
+            check = partial(
+                verify, self.store, runner, version=self.version, hashes_only=self.hashes, progress=progress
+            )
+            verified, mended = check(), None
+            if self.repair and verified.faults:
+                mended = repair(verified, runner, sources=self.sources, progress=progress)
+                verified = check()
         seconds = time.perf_counter() - begin
         if self.json:
-            print(json.dumps(_report(verified, seconds), sort_keys=True))
+            report = _report(verified, seconds) | ({"mended": asdict(mended)} if mended else {})
+            print(json.dumps(report, sort_keys=True))
         else:
             print("\n".join(_lines(verified, seconds)))
+            for how, places in asdict(mended).items() if mended else ():
+                for place in places:
+                    print(f"mended {how.replace('_', ' ')}: {printable(place)}", file=sys.stderr)
             for warning in verified.warnings:
                 print(f"warning: {printable(warning)}", file=sys.stderr)
         return DAMAGED if verified.faults else 0

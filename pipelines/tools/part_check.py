@@ -9,7 +9,7 @@ A part is a task for a runner. Its files are read once; what it holds is in memo
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
@@ -77,11 +77,16 @@ class PartChecked:
 
 
 class ReadOnce:
-    """Storage whose files are fetched once, however often they are read."""
+    """Storage whose files are fetched once, however often they are read.
 
-    def __init__(self, storage: Storage) -> None:
+    Args:
+        storage: Where they lie.
+        instead: Contents of files that are not to be fetched at all.
+    """
+
+    def __init__(self, storage: Storage, instead: Mapping[str, bytes] | None = None) -> None:
         self.url, self.local, self._storage = storage.url, storage.local, storage
-        self._held: dict[str, NDArray[np.uint8]] = {}
+        self._held = {name: np.frombuffer(data, np.uint8) for name, data in (instead or {}).items()}
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, `None` if there is none of that name."""
