@@ -79,8 +79,16 @@ def test_every_command_explains_each_of_its_flags(cli: Any, name: str) -> None:
         assert re.search(r"[a-z]{3,}", said), f"no help: {row}"
 
 
+OTHERS = (errors.ChangedSourceError, errors.TooManyBadError)
+
+
 @pytest.mark.parametrize(
-    "kind", [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BytropixError)]
+    "kind",
+    [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, BytropixError) and kind not in OTHERS
+    ],
 )
 def test_errors_raised_on_purpose_end_in_one_line_and_code_2(
     cli: Any, kind: type[BytropixError], monkeypatch: pytest.MonkeyPatch
@@ -93,6 +101,25 @@ def test_errors_raised_on_purpose_end_in_one_line_and_code_2(
     monkeypatch.setattr(module, "_run", fail)
 
     assert cli("inspect", "x.bx").refusal() == "bytropix: x.bx: damaged; ingest again"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ChangedSourceError("a.txt", "changed while it was read"), 2),
+        (errors.TooManyBadError("9 of 10 files are bad"), 3),
+    ],
+)
+def test_errors_about_sources(cli: Any, error: BytropixError, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that changed ends as any error does; too many bad ones have an exit code of their own."""
+
+    def fail(words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(module, "_run", fail)
+    answer = cli("inspect", "x.bx")
+
+    assert (answer.code, answer.out, answer.err) == (code, "", f"bytropix: {error}\n")
 
 
 def test_a_fault_of_ours_is_not_hidden(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
