@@ -1,6 +1,7 @@
 """Where documents end, and how they are read again."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from bytropix.datasets.store import open_storage
 from bytropix.errors import ChangedSourceError, StoreError
 from bytropix.pipelines.config import IngestConfig
-from bytropix.pipelines.documents import document_ends, read_documents
+from bytropix.pipelines.documents import digest_of, document_ends, read_documents
 from bytropix.pipelines.scan import scan
 from bytropix.pipelines.sources import find_files
 
@@ -118,6 +119,20 @@ def test_some_documents_of_a_spool_file(tmp_path: Path, place: str) -> None:
     assert documents.spool == "spool/00007.bin"
     assert read_documents((some,), storage).tobytes() == wanted
     assert some.record_offsets().tolist() == begins[chosen].tolist()
+
+
+def test_documents_in_any_order(tmp_path: Path) -> None:
+    """Members of an archive may be listed in another order than they lie in; each is read from its place."""
+    (tmp_path / "a").write_bytes(bytes(range(200)))
+    storage = open_storage(tmp_path / "s.bx")
+    file = scan(find_files([tmp_path / "a"])[0], 0, IngestConfig(), storage).documents
+    begins, lengths = np.array([150, 100, 110, 0]), np.array([50, 10, 20, 100], np.uint32)
+    pieces = [bytes(range(200))[begin : begin + length] for begin, length in zip(begins, lengths, strict=True)]
+    first, second = zip(*map(digest_of, pieces), strict=True)
+    digests, seconds = np.array(first, np.uint64), np.array(second, np.uint64)
+    shuffled = replace(file, begins=begins, lengths=lengths, digests=digests, seconds=seconds)
+
+    assert read_documents((shuffled,), storage).tobytes() == b"".join(pieces)
 
 
 def test_damaged_spool_file_is_refused(tmp_path: Path) -> None:
