@@ -35,6 +35,7 @@ from bytropix.pipelines.intake import Intake, rows_of
 from bytropix.pipelines.job import Built, Job, Patching
 from bytropix.pipelines.ledger import Remembered, config_hash, recall, remember, selection
 from bytropix.pipelines.plan import SPLITS
+from bytropix.pipelines.receipts import RECEIPTS
 from bytropix.pipelines.runner import Runner
 from bytropix.pipelines.scan import ScannedFile
 from bytropix.pipelines.sources import find_files
@@ -116,6 +117,8 @@ def append_bytes(
         taken={split: len(store.parts(split)) for split in SPLITS},
     )
     if built is None:
+        # A run that was killed when it had published has not removed its receipts.
+        store.storage.remove(list(store.storage.sizes(RECEIPTS)))
         return IngestSummary(store=store, skipped=0)
     publish(store.storage, _next(store, built), replaces=store.fingerprint)
     earlier = recall(store.url)

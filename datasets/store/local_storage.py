@@ -146,6 +146,12 @@ class LocalStorage:
                 with suppress(OSError):  # not empty, or gone
                     (self._root / folder).rmdir()
 
+    def prune(self) -> None:
+        """Remove folders that hold no file, as a process leaves that was killed before it wrote one."""
+        for place, _, _ in os.walk(self._root, topdown=False):
+            with suppress(OSError):  # not empty, or gone
+                Path(place).rmdir()
+
     @contextmanager
     def _beside(self, path: Path) -> Iterator[Path]:
         """Give a name beside `path` and remove what is still there under it at the end."""

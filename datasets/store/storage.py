@@ -91,6 +91,10 @@ class Storage(Protocol):
         """Remove files, and folders that are then empty. What is gone already is no error."""
         ...
 
+    def prune(self) -> None:
+        """Remove folders that hold no file."""
+        ...
+
 
 def open_storage(place: str | Path) -> Storage:
     """Return the storage at a path or URL; nothing is read or made yet.
