@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bytropix.datasets.store import FileRecord, Storage
@@ -129,6 +130,10 @@ class Job:
         total, done = sum(file.size for file in files), 0
         self.progress("scan", 0, total)
         found: list[ScannedFile] = []
+        if self.distributed:  # workers have a folder of their own
+            files = [
+                file if is_elsewhere(file) else replace(file, path=str(Path(file.path).absolute())) for file in files
+            ]
         tasks = list(scan_tasks(files, self.place, self.config, keep=keep, strict=self.strict))
         for group in self._scanned(tasks, runner):
             for file in group:
