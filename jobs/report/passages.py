@@ -40,14 +40,18 @@ class Passage:
 def choose_passages(store: Store, count: int, seed: int) -> list[Passage]:
     """Return passages of whole patches, each from a document that a seeded generator picks; none of an empty store."""
     records = [part.record for split in store.splits for part in store.parts(split)]
+    if not records:
+        return []
     generator = random.Random(seed)
     sizes = [record.n_bytes for record in records]
-    found = []
-    for _ in range(count if records else 0):
-        # A part of its own, which is let go at once, so that no more than one is mapped or fetched.
-        part = open_part(store.storage, generator.choices(records, sizes)[0])
-        found.append(_passage(part, generator.random()))
-    return found
+    places = range(len(records))
+    picks = [(generator.choices(places, sizes)[0], generator.random()) for _ in range(count)]
+    found: dict[tuple[int, float], Passage] = {}
+    for place in sorted({place for place, _ in picks}):
+        # Opened once and let go, so that a remote part is fetched once and no more than one is in memory.
+        part = open_part(store.storage, records[place])
+        found |= {pick: _passage(part, pick[1]) for pick in picks if pick[0] == place}
+    return [found[pick] for pick in picks]
 
 
 def _passage(part: Part, share: float) -> Passage:
