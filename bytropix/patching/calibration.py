@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bytropix.errors import ConfigError
 from bytropix.patching.config import PatchConfig
 from bytropix.patching.limits import fresh_state
 from bytropix.patching.rules import Rule
@@ -19,6 +20,7 @@ from bytropix.patching.rules import Rule
 # 2 MiB in many slices tell the mean within about one percent, at a sixteenth of the time of a full sample.
 SLICE_BYTES = 1 << 13
 SLICES = 256
+LARGE = 1 << 62  # compiled code counts in words of 64 bits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,14 @@ class Calibration:
     level: int
     sample_bytes: int
     sample_patches: int
+
+    def __post_init__(self) -> None:
+        for name, least in (("level", -LARGE), ("sample_bytes", 0), ("sample_patches", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value < LARGE:
+                raise ConfigError(
+                    f"{name} of a calibration must be a whole number from {least} to {LARGE}, got {value!r}"
+                )
 
     @property
     def mean_patch(self) -> float:

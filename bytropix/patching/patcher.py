@@ -93,7 +93,7 @@ class Patcher:
         try:
             config = PatchConfig(**settings["config"])
             calibration = Calibration(**settings["calibration"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ArithmeticError) as error:
             raise ConfigError(f"patcher settings are incomplete or of another version: {error}") from error
         check_measure(table, config)
         return cls(config, calibration, table)

@@ -74,16 +74,26 @@ class Part(ABC):
 
     def read(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Return stored bytes `start` to `stop` of an array, copied."""
-        out = np.empty(stop - start, np.uint8)
+        out = np.empty(0, np.uint8)
         for index in range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)):
+            block = self.block(name, index)
+            if not len(out):  # not before the part has shown that it holds so much
+                out = np.empty(stop - start, np.uint8)
             first = index * BLOCK_BYTES
             low, high = max(start, first), min(stop, first + BLOCK_BYTES)
-            out[low - start : high - start] = self.block(name, index)[low - first : high - first]
+            out[low - start : high - start] = block[low - first : high - first]
         return out
 
     def doc_meta(self) -> list[dict[str, Any]]:
-        """Return one row per document: its source, its record if the source has records, its offset there."""
-        return [json.loads(line) for line in self.doc_meta_lines().splitlines()]
+        """Return one row per document: its source, its record if the source has records, its offset there.
+
+        Raises:
+            StoreError: They are damaged, or not what they should be.
+        """
+        rows = parse_rows(self.doc_meta_lines(), f"{self.url}, doc_meta")
+        if len(rows) != self.record.documents:
+            raise self.nonsense("doc_meta", f"{len(rows)} rows for {self.record.documents} documents")
+        return rows
 
     def arrays(self) -> PartArrays:
         """Return everything the part holds, checked.
@@ -116,6 +126,10 @@ class Part(ABC):
             )
         return data
 
+    def nonsense(self, what: str, why: str) -> StoreError:
+        """Return the error about something that is as it was written, and cannot be what a writer of ours wrote."""
+        return StoreError(f"{self.url}: its {what} makes no sense ({why}); do not trust it; ingest again")
+
     def damaged(self, file: str, offset: int, what: str) -> StoreError:
         """Return the error about bytes of a file that are not what was written."""
         error = StoreError(
@@ -125,3 +139,18 @@ class Part(ABC):
         )
         error.offset = offset
         return error
+
+
+def parse_rows(lines: bytes, place: str) -> list[dict[str, Any]]:
+    """Return the rows of JSON lines.
+
+    Raises:
+        StoreError: A line is none; the message begins with `place`.
+    """
+    try:
+        rows = [json.loads(line) for line in lines.splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{place}: holds a line that is no JSON ({error}); do not trust it; ingest again") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise StoreError(f"{place}: holds a line that is no row; do not trust it; ingest again")
+    return rows

@@ -3,7 +3,6 @@
 place -> manifest.json, or that of an older version -> every file there, of its size -> Store -> parts
 """
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from bytropix.datasets.store.manifest import (
     record_groups,
     version_name,
 )
-from bytropix.datasets.store.part import Part
+from bytropix.datasets.store.part import Part, parse_rows
 from bytropix.datasets.store.schema import Manifest
 from bytropix.datasets.store.storage import Storage, open_storage, same_files
 from bytropix.errors import StoreError
@@ -105,7 +104,7 @@ class Store:
         file = self.manifest.quarantine
         if not same_files(self.storage, "", [file]):
             raise StoreError(f"{self.url}/{file.path}: damaged (its hash is wrong); restore it or ingest again")
-        return [json.loads(line) for line in self.storage.read(file.path).tobytes().splitlines()]
+        return parse_rows(self.storage.read(file.path).tobytes(), f"{self.url}/{file.path}")
 
 
 def find_manifest(storage: Storage, version: int | None = None) -> tuple[Manifest, str]:

@@ -169,7 +169,10 @@ class ZarrPart(Part):
     def doc_ends(self) -> NDArray[np.int64]:
         """End of each document."""
         if self._doc_ends is None:
-            self._doc_ends = self.read("doc_ends", 0, self._sizes["doc_ends"]).view("<i8").astype(np.int64, copy=False)
+            ends = self.read("doc_ends", 0, self._sizes["doc_ends"]).view("<i8").astype(np.int64, copy=False)
+            if not (ends[0] > 0 and ends[-1] == self.n_bytes and (ends[1:] > ends[:-1]).all()):
+                raise self.nonsense("doc_ends", "doc_ends do not ascend to the end of the part")
+            self._doc_ends = ends
         return self._doc_ends
 
     def doc_meta_lines(self) -> bytes:
@@ -197,12 +200,9 @@ class ZarrPart(Part):
         if crc != int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little") or (file.crcs and crc != file.crcs[index]):
             raise self._damaged(name, index, offset)
         try:
-            block = file.decode(chunk[:-CRC_BYTES])
+            return file.decode(chunk[:-CRC_BYTES])
         except (RuntimeError, ValueError) as error:
             raise self._damaged(name, index, offset) from error
-        if len(block) != BLOCK_BYTES:
-            raise self._damaged(name, index, offset)
-        return block
 
     def _file(self, name: str) -> ArrayFile:
         """Return an array's file, mapped and checked on first use, and once only: its blocks are views of that map."""
@@ -215,22 +215,31 @@ class ZarrPart(Part):
     def _open(self, name: str) -> ArrayFile:
         """Map and check an array's file."""
         self.checked_file("zarr.json")
-        meta: dict[str, Any] = json.loads(self.checked_file(f"{self._place(name)}/zarr.json").tobytes())
-        size = int(meta["shape"][0]) * (8 if meta["data_type"] == "int64" else 1)
-        if size != self._sizes.get(name, size):
-            raise StoreError(f"{self.url}: '{name}' has {size} bytes, not {self._sizes[name]}; ingest again")
-        data = self.storage.read(f"{self.record.folder}/{self._place(name)}/c/0")
-        crcs = tuple(meta.get("attributes", {}).get(CHECKSUMS, ()))
+        text = self.checked_file(f"{self._place(name)}/zarr.json").tobytes()
+        try:
+            meta = json.loads(text)
+            size = int(meta["shape"][0]) * (8 if meta["data_type"] == "int64" else 1)
+            crcs = tuple(meta.get("attributes", {}).get(CHECKSUMS, ()))
+            inner = meta["codecs"][0]["configuration"]["codecs"] if self.compressed else []
+            decode = decoder(inner, BLOCK_BYTES) if self.compressed else np.asarray
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise self.nonsense(f"{self._place(name)}/zarr.json", repr(error)) from error
         blocks = -(-size // BLOCK_BYTES)
+        if (
+            size < 1
+            or size != self._sizes.get(name, size)
+            or len(crcs) not in ({0, blocks} if self.compressed else {blocks})
+        ):
+            raise self.nonsense(f"{self._place(name)}/zarr.json", f"{size} bytes under {len(crcs)} checksums")
+        data = self.storage.read(f"{self.record.folder}/{self._place(name)}/c/0")
         if self.compressed:
-            inner = meta["codecs"][0]["configuration"]["codecs"]
-            return ArrayFile(data, size, crcs, self._index(name, data, blocks), decoder(inner))
-        if len(data) != size or len(crcs) != blocks:
+            return ArrayFile(data, size, crcs, self._index(name, data, blocks), decode)
+        if len(data) != size:
             raise StoreError(
                 f"{self.url}/{self._place(name)}/c/0: holds {len(data)} bytes, not {size}; mend it with "
                 "`bytropix verify --repair` or restore the part"
             )
-        return ArrayFile(data, size, crcs, np.empty(0, INDEX_ENTRY), lambda chunk: chunk)
+        return ArrayFile(data, size, crcs, np.empty(0, INDEX_ENTRY), decode)
 
     def _index(self, name: str, file: NDArray[np.uint8], blocks: int) -> NDArray[np.void]:
         """Return where the inner chunks lie, from the checked end of the shard file."""
