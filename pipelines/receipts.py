@@ -41,7 +41,8 @@ def finished(storage: Storage, split: str, name: str, key: str) -> PartRecord | 
     """Return the record of a part that an earlier run finished under the same key and that is whole, else `None`."""
     try:
         receipt: dict[str, Any] = json.loads(storage.read(receipt_name(split, name)).tobytes())
-        same, record = receipt["key"] == key, from_plain(PartRecord, receipt["record"])
-    except (OSError, ValueError, KeyError, TypeError, ConfigError, StoreError):
+        record = from_plain(PartRecord, receipt["record"])
+        whole = receipt["key"] == key and same_files(storage, record.folder, record.files)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError, StoreError):
         return None
-    return record if same and same_files(storage, record.folder, record.files) else None
+    return record if whole else None

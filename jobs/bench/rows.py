@@ -26,12 +26,14 @@ class BenchSettings:
         megabytes: 10**6 bytes of text to work on.
         data: A folder of files to measure on; None for what `bytropix.jobs.bench.corpus` finds.
         folder: An empty folder to work in.
+        faults_page: Where the benchmark of faults writes its table.
     """
 
     repeats: int
     megabytes: float
     data: Path | None
     folder: Path
+    faults_page: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from bytropix.version import VERSION
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Measure speed and fairness.
+    """Measure speed and fairness, and what a damaged store does to its reader.
 
     Every figure is the median of some turns; ratios are taken turn by turn against a baseline that runs in between, so
     that other work on the machine hurts both. A table goes to stderr as it comes.
@@ -38,6 +38,8 @@ class Bench:
     """A folder of files to measure on, in place of the sources of Python's standard library."""
     out: Path | None = None
     """Where to write the JSON object as well."""
+    faults_page: Path | None = None
+    """Where to write the table of `faults` as well, as a page in Markdown."""
     json: bool = False
     """Print one JSON object."""
 
@@ -46,8 +48,9 @@ class Bench:
             raise ConfigError(f"--repeats must be at least 1, got {self.repeats}")
         if not 0.5 <= self.megabytes <= 10_000:
             raise ConfigError(f"--megabytes must lie in 0.5..10000, got {self.megabytes}")
-        if self.out is not None and not self.out.parent.is_dir():
-            raise ConfigError(f"--out {self.out}: there is no folder {self.out.parent}; make it first")
+        for flag, path in (("--out", self.out), ("--faults-page", self.faults_page)):
+            if path is not None and not path.parent.is_dir():
+                raise ConfigError(f"{flag} {path}: there is no folder {path.parent}; make it first")
 
     def __call__(self) -> int:
         """Run the benchmarks and print their rows."""
@@ -55,7 +58,11 @@ class Bench:
         for name in self.only or BENCHES:
             with tempfile.TemporaryDirectory(prefix="bytropix-bench-", ignore_cleanup_errors=True) as folder:
                 settings = BenchSettings(
-                    repeats=self.repeats, megabytes=self.megabytes, data=self.data, folder=Path(folder)
+                    repeats=self.repeats,
+                    megabytes=self.megabytes,
+                    data=self.data,
+                    folder=Path(folder),
+                    faults_page=self.faults_page,
                 )
                 found = BENCHES[name](settings)
             for row in found:
