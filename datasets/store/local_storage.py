@@ -42,7 +42,12 @@ class LocalStorage:
     def size(self, name: str) -> int | None:
         """Return the bytes of a file."""
         path = self._root / name
-        return path.stat().st_size if path.is_file() else None
+        try:
+            return path.stat().st_size if path.is_file() else None
+        except FileNotFoundError:  # gone between the two
+            return None
+        except (OSError, ValueError) as error:  # no permission, or a name that can be none
+            raise StoreError(f"{path}: cannot be read ({error}); restore it or ingest again") from error
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Return the name and bytes of every file below a folder."""
@@ -151,6 +156,13 @@ class LocalStorage:
         for place, _, _ in os.walk(self._root, topdown=False):
             with suppress(OSError):  # not empty, or gone
                 Path(place).rmdir()
+
+    def prune(self) -> None:
+        """Remove folders that hold no file."""
+        for place, _, files in os.walk(self._root, topdown=False):
+            if not files and Path(place) != self._root:
+                with suppress(OSError):  # not empty, or gone
+                    Path(place).rmdir()
 
     @contextmanager
     def _beside(self, path: Path) -> Iterator[Path]:

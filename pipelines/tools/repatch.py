@@ -160,3 +160,4 @@ def _tidy(store: Store) -> None:
     names = [*store.storage.sizes("parts"), *store.storage.sizes(RECEIPTS)]
     left = [name for name in names if name not in keep and (NEXT in name or name.startswith(RECEIPTS))]
     store.storage.remove(left)
+    store.storage.prune()
