@@ -157,13 +157,6 @@ class LocalStorage:
             with suppress(OSError):  # not empty, or gone
                 Path(place).rmdir()
 
-    def prune(self) -> None:
-        """Remove folders that hold no file."""
-        for place, _, files in os.walk(self._root, topdown=False):
-            if not files and Path(place) != self._root:
-                with suppress(OSError):  # not empty, or gone
-                    Path(place).rmdir()
-
     @contextmanager
     def _beside(self, path: Path) -> Iterator[Path]:
         """Give a name beside `path` and remove what is still there under it at the end."""

@@ -128,7 +128,6 @@ def sweep(storage: Storage, keep: set[str]) -> None:
     """Remove every file but the manifest and those in `keep`: receipts, spools, half-written things, empty folders."""
     storage.remove([name for name in storage.sizes() if name not in keep and name != MANIFEST])
     storage.prune()
-    storage.prune()
 
 
 def _parse(place: str, data: bytes) -> Manifest:

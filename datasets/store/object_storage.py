@@ -125,9 +125,6 @@ class ObjectStorage:
     def prune(self) -> None:
         """Do nothing: there are no folders."""
 
-    def prune(self) -> None:
-        """Do nothing: there are no folders."""
-
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 

@@ -92,10 +92,6 @@ class Storage(Protocol):
         ...
 
     def prune(self) -> None:
-        """Remove folders that hold no file: a removal that was killed leaves them."""
-        ...
-
-    def prune(self) -> None:
         """Remove folders that hold no file."""
         ...
 
