@@ -214,7 +214,8 @@ class ZarrPart(Part):
 
     def _open(self, name: str) -> ArrayFile:
         """Map and check an array's file."""
-        self.checked_file("zarr.json")
+        if not self._files:
+            self.checked_file("zarr.json")
         text = self.checked_file(f"{self._place(name)}/zarr.json").tobytes()
         try:
             meta = json.loads(text)
