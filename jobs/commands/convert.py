@@ -42,7 +42,7 @@ class Convert:
     def __call__(self) -> int:
         """Make the store and say what it is."""
         begin = time.perf_counter()
-        with stage_bars() as progress, self.working.runner() as runner:
+        with stage_bars() as progress, self.working.runner(self.store) as runner:
             converted = convert(
                 self.store,
                 self.out,

@@ -47,7 +47,7 @@ class Repatch:
         begin = time.perf_counter()
         asked = {name: getattr(self, name) for name in ("mean_patch", "rule", "min_patch", "max_patch")}
         changes = {name: value for name, value in asked.items() if value is not None}
-        with stage_bars() as progress, self.working.runner() as runner:
+        with stage_bars() as progress, self.working.runner(self.store) as runner:
             store = repatch(self.store, changes, runner, progress)
         seconds = time.perf_counter() - begin
         n_bytes = sum(part.n_bytes for part in store.manifest.parts)

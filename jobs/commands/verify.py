@@ -48,7 +48,7 @@ class Verify:
         begin = time.perf_counter()
         if self.repair and self.version is not None:
             raise ConfigError("--repair mends every version that is kept; leave --version out")
-        with stage_bars() as progress, self.working.runner() as runner:
+        with stage_bars() as progress, self.working.runner(self.store) as runner:
             check = partial(
                 verify, self.store, runner, version=self.version, hashes_only=self.hashes, progress=progress
             )
