@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bytropix.datasets.store import Store
 from bytropix.datasets.stream import ByteBatch, ByteStream
@@ -28,6 +29,9 @@ from bytropix.jobs.recipe import ByteModel, Recipe, build_model, choose_device
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.writing import sample_text
 from bytropix.optim import learning_rate, make_adamw
+
+# Not cuDNN's, which plans anew for each shape: the number of patches is another in nearly every batch.
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass
@@ -143,7 +147,8 @@ class Training:
     def _backward(self, batch: ByteBatch) -> Tensor:
         """Add the gradients of one micro-batch and return its mean loss in nats."""
         there = batch.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device)):
+        rounded = torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device))
+        with rounded, sdpa_kernel(ATTENTION):
             loss = self.model.nats(there.bytes, there.starts, there.patches).mean()
         (loss / self.recipe.train.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()

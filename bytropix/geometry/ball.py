@@ -44,7 +44,7 @@ def mobius_add(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
 
 def smooth_limit(v: Tensor, most: float) -> Tensor:
     """Return v with its norm r bent to most * tanh(r / most)."""
-    return exp0(v, v.new_tensor(most**-2))
+    return exp0(v, v.new_full((), most**-2))
 
 
 def squared_distances(x_BPD: Tensor, y_BKD: Tensor) -> Tensor:
@@ -106,7 +106,8 @@ class PoincareBall:
 
         Points that meet count as 1e-3 apart in the coordinates of the ball.
         """
-        factor = torch.as_tensor(factor, dtype=self.c.dtype, device=self.c.device)
+        if not isinstance(factor, Tensor):
+            factor = torch.full_like(self.c, factor)  # filled where it is used; a copy from the host would wait
         out: Tensor = PairDistances.apply(x_BPD, y_BKD, self.c, factor)  # type: ignore[no-untyped-call]
         return out
 

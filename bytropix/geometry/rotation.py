@@ -43,7 +43,8 @@ class SpecialOrthogonal(nn.Module):
         """Return the rotation (n, n); where all angles are small it turns by them."""
         upper = self.angles.new_zeros(self.dim, self.dim).index_put((self.places[0], self.places[1]), self.angles / 2)
         skew, one = upper - upper.T, torch.eye(self.dim, dtype=upper.dtype, device=upper.device)
-        out: Tensor = torch.linalg.solve(one - skew, one + skew)
+        # I - A can always be inverted, so nothing is checked: on a GPU the host would wait for the answer.
+        out: Tensor = torch.linalg.solve_ex(one - skew, one + skew).result
         return out
 
     def forward(self, x: Tensor, matrix: Tensor | None = None) -> Tensor:

@@ -42,8 +42,8 @@ class Generate:
     """Ask for prompts, one a line, until `quit`, `exit` or the end of input; each starts afresh."""
     sampler: Annotated[SamplerConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerConfig)
     """How bytes are drawn."""
-    device: str = "auto"
-    """auto takes a GPU where there is one."""
+    device: str = "cpu"
+    """cpu has compiled kernels for single bytes; cuda, or auto for a GPU where there is one, is for large models."""
     json: bool = False
     """Print one JSON object instead of the text as it comes."""
 
