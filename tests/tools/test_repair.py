@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bytropix.errors import BytropixError, SourceError, StoreError
@@ -19,7 +20,7 @@ from bytropix.pipelines.runner import local_runner
 from bytropix.pipelines.tools.repair import Repaired, repair
 from bytropix.pipelines.tools.repatch import repatch
 from bytropix.pipelines.tools.verify import verify
-from tests.tools.conftest import LAYOUTS, Tree
+from tests.tools.conftest import LAYOUTS, Tree, forge
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +130,20 @@ def test_sources_that_changed_harm_nothing(stores: dict[str, Path], corpus: Path
         repaired(store)
     with pytest.raises(SourceError, match="gone"):
         repaired(store, tmp_path / "gone")
+
+    assert tree(store) == before
+
+
+def test_only_the_recorded_bytes_are_put_in_place(
+    stores: dict[str, Path], corpus: Path, tmp_path: Path, tree: Tree
+) -> None:
+    """A part that was recorded otherwise than it can be made is left as it is, and named."""
+    store = Path(shutil.copytree(stores["zstd"], tmp_path / "s.bx"))
+    forge(store, arrays=lambda arrays: replace(arrays, starts=np.roll(arrays.starts, 1)))
+    flip(store / "parts" / "train" / "00000.zarr" / "starts" / "c" / "0")
+    before = tree(store)
+    with pytest.raises(StoreError, match=r"train/00000\.zarr: its sources do not give the part that was recorded"):
+        repaired(store, corpus)
 
     assert tree(store) == before
 
