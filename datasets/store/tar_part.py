@@ -27,6 +27,9 @@ SAMPLE_BYTES = 1 << 20
 MEMBERS = ("bytes", "entropy", "starts", "json")
 TAR_BLOCK = 512
 TAR_RECORD = 20 * TAR_BLOCK  # tars end on a multiple of this
+_MODE, _TIME = b"0000644\0" + b"0000000\0" * 2, b"\0" + b"00000000000\0"
+_REST = b"0" + bytes(100) + b"ustar\00000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
+_EMPTY_SUM = sum(_MODE) + sum(_TIME) + sum(_REST) + 8 * ord(" ")  # the checksum's own place counts as spaces
 _GATHERED = 1 << 22  # bytes of small pieces that are joined before they are kept
 
 ROW = np.dtype(
@@ -43,25 +46,24 @@ def index_name(name: str) -> str:
 
 def encode_part(arrays: PartArrays, name: str) -> list[StoredFile]:
     """Return the tar `name` of a part, and its index."""
-    samples = list(_samples(arrays.doc_ends))
-    rows = np.zeros(len(samples), ROW)
+    rows: list[tuple[int, ...]] = []
     pieces: list[bytes | memoryview] = []
     small: list[bytes | memoryview] = []
     place = gathered = 0
     lines = arrays.doc_meta.splitlines(keepends=True)
-    for number, (document, begin, end, piece, of) in enumerate(samples):
+    for document, begin, end, piece, of in _samples(arrays.doc_ends):
         key = f"{name.removesuffix('.tar')}-{document:08d}" + (f"-{piece:04d}" if of > 1 else "")
         meta = lines[document] if of == 1 else dump_row(json.loads(lines[document]) | {"piece": [piece, of]})
         bits = np.packbits(arrays.starts[begin:end], bitorder="little")
-        row = rows[number]
-        row["document"], row["n_bytes"], row["n_json"] = document, end - begin, len(meta)
+        places, crcs = [], []
         views = (values.data for values in (arrays.text[begin:end], arrays.entropy[begin:end], bits))
         for member, content in zip(MEMBERS, (*views, memoryview(meta)), strict=True):
             size = len(content)
-            row[f"{member}_at"] = place + TAR_BLOCK
-            row[f"{member}_crc"] = google_crc32c.value(bytes(content))
+            places.append(place + TAR_BLOCK)
+            crcs.append(int(google_crc32c.value(bytes(content))))
             small += [_header(f"{key}.{member}", size), content, bytes(-size % TAR_BLOCK)]
             place += TAR_BLOCK + size + -size % TAR_BLOCK
+        rows.append((document, end - begin, len(meta), *places, *crcs))
         gathered += 4 * TAR_BLOCK + 2 * (end - begin)
         if gathered > _GATHERED:
             pieces.append(b"".join(small))
@@ -69,7 +71,7 @@ def encode_part(arrays: PartArrays, name: str) -> list[StoredFile]:
     end_of_tar = 2 * TAR_BLOCK
     small.append(bytes(end_of_tar + -(place + end_of_tar) % TAR_RECORD))
     pieces.append(b"".join(small))
-    return [StoredFile(index_name(name), [_as_npy(rows)]), StoredFile(name, pieces)]
+    return [StoredFile(index_name(name), [_as_npy(np.array(rows, ROW))]), StoredFile(name, pieces)]
 
 
 def read_index(tar: NDArray[np.uint8]) -> bytes:
@@ -103,10 +105,9 @@ def _samples(doc_ends: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int, 
 
 def _header(name: str, size: int) -> bytes:
     """Return the ustar header of a regular file with mode 644 and neither time nor owner."""
-    front = b"%b0000644\0%b%011o\0%011o\0" % (name.encode().ljust(100, b"\0"), b"0000000\0" * 2, size, 0)
-    back = b"0" + bytes(100) + b"ustar\00000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
-    total = sum(front) + sum(back) + 8 * ord(" ")  # the checksum's own place counts as spaces
-    return front + b"%06o\0 " % total + back
+    told, length = name.encode(), b"%011o" % size
+    total = _EMPTY_SUM + sum(told) + sum(length)
+    return b"%b%b%b%b%06o\0 %b" % (told.ljust(100, b"\0"), _MODE, length, _TIME, total, _REST)
 
 
 def _as_npy(rows: NDArray[np.void]) -> bytes:
