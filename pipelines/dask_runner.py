@@ -10,12 +10,13 @@ import asyncio
 import importlib.util
 import logging
 import pickle
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from bytropix import version
@@ -59,8 +60,7 @@ def dask_runner(scheduler: str | None, workers: int, say: Callable[[str], None])
             if scheduler is None:
                 scheduler = stack.enter_context(_own_cluster(workers, say)).scheduler_address
             client = stack.enter_context(_connect(scheduler))
-        # An executor of dask's fetches a result when it is ready, so that it is not lost with its worker.
-        runner = DaskRunner(client, client.get_executor(pure=False), scheduler, say)
+        runner = DaskRunner(client, scheduler, say)
         runner.follow()
         for address, there in client.run(ready, on_error="return").items():
             if not isinstance(there, OSError):  # of a worker that has just been lost
@@ -128,7 +128,6 @@ class DaskRunner:
     """Workers that a Dask scheduler knows."""
 
     _client: Any
-    _executor: Any
     _address: str
     _say: Callable[[str], None]
     workers: int = 1
@@ -137,13 +136,17 @@ class DaskRunner:
     """When we last asked how many there are."""
     _known: int = -1
     """How many there were then."""
+    _sent: "dict[Future[Any], Any]" = field(default_factory=dict)
+    """What will hold the result of each task that is under way -> dask's future, whose result lies on a worker."""
+    _news: threading.Event = field(default_factory=threading.Event)
+    """Set when one of these is done."""
 
     def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """Give the results in order; see `Runner`."""
         import distributed
 
         try:
-            yield from in_order(lambda task: self._submit(work, task), tasks, self.follow)
+            yield from in_order(lambda task: self._submit(work, task), tasks, self.follow, self._fetch)
         except distributed.KilledWorker as error:
             name = str(error.task).split("-", 2)[2]
             raise StoreError(
@@ -154,18 +157,39 @@ class DaskRunner:
             _check("a Dask worker", error, version.VERSION)
         except CancelledError as error:
             raise self._gone() from error
+        finally:
+            self.cancel()
 
     def cancel(self) -> None:
         """Begin no further task; one that is at work ends first."""
-        if self._client.status == "running":
-            self._executor.shutdown(wait=False)
+        if self._sent and self._client.status == "running":
+            self._client.cancel(list(self._sent.values()))
+        self._sent.clear()
 
     def _submit(self, work: Callable[[T], R], task: T) -> "Future[R]":
         """Send a task, under a key that shows its kind and its name on the dashboard."""
         name = str(task)[:100].encode("utf-8", "backslashreplace").decode()
         key = f"{work.__name__}-{uuid.uuid4().hex}-{name}"
-        future: Future[R] = self._executor.submit(pickle.loads, pickle.dumps(_Call(work, task)), key=key)
+        sent = self._client.submit(pickle.loads, pickle.dumps(_Call(work, task)), key=key, pure=False)
+        sent.add_done_callback(lambda sent: self._news.set())
+        future: Future[R] = Future()
+        self._sent[future] = sent
         return future
+
+    def _fetch(self, under_way: object) -> None:
+        """Wait for news, and fetch every result that is ready: on its worker it can be lost."""
+        self._news.wait(LOOK_AGAIN)
+        self._news.clear()
+        for future, sent in list(self._sent.items()):
+            if not sent.done():
+                continue
+            try:
+                future.set_result(sent.result(timeout=LOOK_AGAIN))
+            except Exception as error:
+                if isinstance(error, TimeoutError) and sent.status != "error":
+                    continue  # it was lost on the way, and is made again
+                future.set_exception(error)
+            del self._sent[future]
 
     def follow(self) -> int:
         """Ask now and then how many workers there are, and return how many tasks may be under way."""

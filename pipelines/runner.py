@@ -105,7 +105,17 @@ class _Processes:
             ) from error
 
 
-def in_order(submit: Callable[[T], "Future[R]"], tasks: Iterable[T], room: Callable[[], int]) -> Iterator[R]:
+def await_one(under_way: "set[Future[R]]") -> None:
+    """Wait until a task is done, or for a while."""
+    wait(under_way, LOOK_AGAIN, FIRST_COMPLETED)
+
+
+def in_order(
+    submit: Callable[[T], "Future[R]"],
+    tasks: Iterable[T],
+    room: Callable[[], int],
+    pause: Callable[["set[Future[R]]"], None] = await_one,
+) -> Iterator[R]:
     """Give the results of tasks in their order, with at most `room()` of them, at least one, under way."""
     rest = iter(tasks)
     waiting: deque[Future[R]] = deque()
@@ -120,7 +130,7 @@ def in_order(submit: Callable[[T], "Future[R]"], tasks: Iterable[T], room: Calla
         if waiting[0].done():
             yield waiting.popleft().result()
         else:
-            wait(under_way, LOOK_AGAIN, FIRST_COMPLETED)
+            pause(under_way)
         under_way = {future for future in under_way if not future.done()}
 
 

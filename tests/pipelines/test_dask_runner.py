@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,23 @@ def test_task_of_a_lost_worker_is_done_again(cluster: Cluster, two: Runner, tmp_
 
     assert [number**2 for number in range(12)] == list(two.map(die, killed))
     assert [path.name for path in tmp_path.glob("death-*")] == ["death-3-0"]
+
+
+def test_result_of_a_lost_worker_is_kept(cluster: Cluster, two: Runner, tmp_path: Path) -> None:
+    """What waits for its turn is here already: the worker that made it may go, and nothing is done twice."""
+    results = two.map(note, (Job(number=n, folder=tmp_path, waits_for="" if n else "killed") for n in range(9)))
+
+    def kill_the_other() -> None:
+        wait_until(lambda: (tmp_path / "done-8").exists())
+        time.sleep(1.0)  # to fetch the last
+        os.kill(int((tmp_path / "begun-8").read_text()), signal.SIGKILL)
+        (tmp_path / "killed").touch()
+
+    killer = threading.Thread(target=kill_the_other)
+    killer.start()
+    assert list(range(9)) == list(results)
+    killer.join()
+    assert list(map(str, range(9))) == sorted((tmp_path / "log").read_text().split())
 
 
 def test_task_that_kills_every_worker_is_given_up(two: Runner, tmp_path: Path) -> None:

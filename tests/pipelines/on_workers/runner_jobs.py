@@ -21,6 +21,8 @@ class Job:
     folder: Path = Path()
     """Where it leaves notes."""
     seconds: float = 0.0
+    waits_for: str = ""
+    """A note without which it does not end."""
     deadly: int = 0
     """How many workers it kills."""
     load: NDArray[np.uint8] | None = None
@@ -54,7 +56,11 @@ def note(job: Job) -> int:
     beside = job.folder / f".{job.number}"
     beside.write_text(str(os.getpid()))
     beside.replace(job.folder / f"begun-{job.number}")
+    with (job.folder / "log").open("a") as log:
+        log.write(f"{job.number}\n")
     time.sleep(job.seconds)
+    if job.waits_for:
+        wait_until(lambda: (job.folder / job.waits_for).exists())
     (job.folder / f"done-{job.number}").touch()
     return job.number
 
