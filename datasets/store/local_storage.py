@@ -22,6 +22,8 @@ from bytropix.errors import StoreError
 if TYPE_CHECKING:
     from bytropix.datasets.store.storage import StoredFile
 
+BUFFER_BYTES = 1 << 20  # tars are many short pieces
+
 
 class LocalStorage:
     """See `Storage`.
@@ -123,7 +125,7 @@ class LocalStorage:
         """Give a file that takes its name when the block ends well."""
         path = self._root / name
         with room_for(path), self._beside(path) as beside:
-            with beside.open("wb") as file:
+            with beside.open("wb", buffering=BUFFER_BYTES) as file:
                 yield file
                 flush(file)
             rename(beside, path)

@@ -30,7 +30,7 @@ TAR_RECORD = 20 * TAR_BLOCK  # tars end on a multiple of this
 _MODE, _TIME = b"0000644\0" + b"0000000\0" * 2, b"\0" + b"00000000000\0"
 _REST = b"0" + bytes(100) + b"ustar\00000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
 _EMPTY_SUM = sum(_MODE) + sum(_TIME) + sum(_REST) + 8 * ord(" ")  # the checksum's own place counts as spaces
-_GATHERED = 1 << 22  # bytes of small pieces that are joined before they are kept
+LONG = 1 << 12  # bytes from which a member is kept as a view; shorter ones are joined
 
 ROW = np.dtype(
     [("document", "<i8"), ("n_bytes", "<i8"), ("n_json", "<i8")]
@@ -49,7 +49,7 @@ def encode_part(arrays: PartArrays, name: str) -> list[StoredFile]:
     rows: list[tuple[int, ...]] = []
     pieces: list[bytes | memoryview] = []
     small: list[bytes | memoryview] = []
-    place = gathered = 0
+    place = 0
     lines = arrays.doc_meta.splitlines(keepends=True)
     for document, begin, end, piece, of in _samples(arrays.doc_ends):
         key = f"{name.removesuffix('.tar')}-{document:08d}" + (f"-{piece:04d}" if of > 1 else "")
@@ -61,13 +61,14 @@ def encode_part(arrays: PartArrays, name: str) -> list[StoredFile]:
             size = len(content)
             places.append(place + TAR_BLOCK)
             crcs.append(int(google_crc32c.value(bytes(content))))
-            small += [_header(f"{key}.{member}", size), content, bytes(-size % TAR_BLOCK)]
+            small.append(_header(f"{key}.{member}", size))
+            if size >= LONG:
+                pieces += [b"".join(small), content]
+                small = [bytes(-size % TAR_BLOCK)]
+            else:
+                small += [content, bytes(-size % TAR_BLOCK)]
             place += TAR_BLOCK + size + -size % TAR_BLOCK
         rows.append((document, end - begin, len(meta), *places, *crcs))
-        gathered += 4 * TAR_BLOCK + 2 * (end - begin)
-        if gathered > _GATHERED:
-            pieces.append(b"".join(small))
-            small, gathered = [], 0
     end_of_tar = 2 * TAR_BLOCK
     small.append(bytes(end_of_tar + -(place + end_of_tar) % TAR_RECORD))
     pieces.append(b"".join(small))
