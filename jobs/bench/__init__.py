@@ -1,29 +1,38 @@
-"""Benchmarks, one file each: settings -> rows."""
+"""Benchmarks, one file each: settings -> rows. A file is imported when its benchmark runs, since most need torch."""
 
+import importlib
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from bytropix.jobs.bench.fairness import bench_fairness
-from bytropix.jobs.bench.fault_table import bench_faults
-from bytropix.jobs.bench.fuzz import bench_fuzz
-from bytropix.jobs.bench.generate import bench_generate
-from bytropix.jobs.bench.geometry import bench_geometry
-from bytropix.jobs.bench.ingest import bench_ingest
-from bytropix.jobs.bench.patching import bench_patching
-from bytropix.jobs.bench.rows import BenchRow, BenchSettings
-from bytropix.jobs.bench.stream import bench_stream
-from bytropix.jobs.bench.train import bench_train
+if TYPE_CHECKING:
+    from bytropix.jobs.bench.rows import BenchRow, BenchSettings
 
-BenchName = Literal["patching", "fairness", "ingest", "stream", "geometry", "train", "generate", "faults", "fuzz"]
+BenchName = Literal[
+    "patching", "fairness", "ingest", "stream", "geometry", "train", "generate", "faults", "fuzz", "kills"
+]
 
-BENCHES: dict[BenchName, Callable[[BenchSettings], list[BenchRow]]] = {
-    "patching": bench_patching,
-    "fairness": bench_fairness,
-    "ingest": bench_ingest,
-    "stream": bench_stream,
-    "geometry": bench_geometry,
-    "train": bench_train,
-    "generate": bench_generate,
-    "faults": bench_faults,
-    "fuzz": bench_fuzz,
+
+def _bench(module: str, function: str) -> "Callable[[BenchSettings], list[BenchRow]]":
+    """Return a benchmark that is imported when it is called."""
+
+    def run(settings: "BenchSettings") -> "list[BenchRow]":
+        found: Callable[[BenchSettings], list[BenchRow]] = getattr(
+            importlib.import_module(f"bytropix.jobs.bench.{module}"), function
+        )
+        return found(settings)
+
+    return run
+
+
+BENCHES: "dict[BenchName, Callable[[BenchSettings], list[BenchRow]]]" = {
+    "patching": _bench("patching", "bench_patching"),
+    "fairness": _bench("fairness", "bench_fairness"),
+    "ingest": _bench("ingest", "bench_ingest"),
+    "stream": _bench("stream", "bench_stream"),
+    "geometry": _bench("geometry", "bench_geometry"),
+    "train": _bench("train", "bench_train"),
+    "generate": _bench("generate", "bench_generate"),
+    "faults": _bench("fault_table", "bench_faults"),
+    "fuzz": _bench("fuzz", "bench_fuzz"),
+    "kills": _bench("disturbances", "bench_kills"),
 }

@@ -95,7 +95,7 @@ def test_full_disk(tmp_path: Path, limit: int, codec: str) -> None:
     assert "no space left to write it" in run.stdout
     assert "--resume" in run.stdout
     assert run.stdout.count("\n") == 1
-    with pytest.raises(StoreError, match="unfinished|no such store"):
+    with pytest.raises(StoreError, match=r"unfinished|no such store"):
         Store.open(out)
     assert not list(out.rglob(".writing-*"))
     ingest_bytes([tmp_path / "a.txt"], out, IngestConfig(layout=PartLayout(codec=codec)), resume=True)  # type: ignore[arg-type]
