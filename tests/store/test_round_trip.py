@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from bytropix.datasets.store import Part, PartArrays, PartLayout, Store, open_part, open_storage, write_part
-from bytropix.datasets.store.schema import BLOCK_BYTES
+from bytropix.datasets.store.schema import BLOCK_BYTES, doc_meta_line, dump_row
 
 
 def test_plain_zarr_reads_the_same(shared_store: Path) -> None:
@@ -65,6 +65,17 @@ def test_sizes_around_block_borders(tmp_path: Path, codec: str, size: int) -> No
         np.testing.assert_array_equal(wanted, np.asarray(plain[name][:]))  # type: ignore[index]
     np.testing.assert_array_equal(ends, part.doc_ends)
     assert len(ends) == len(part.doc_meta())
+
+
+@pytest.mark.parametrize("source", ["a.txt", 'é"\\\n', "\udc80"])
+@pytest.mark.parametrize(("record", "of"), [("", 0), ("m/1", 0), ("m/1", 7), ("", 7)])
+def test_rows_of_documents_are_plain_json(source: str, record: str, of: int) -> None:
+    """A row that is put together by hand is what the JSON writer makes of it, keys sorted, byte for byte."""
+    row: dict[str, object] = {"offset": 12, "source": source, "record": record, "of": of}
+
+    assert dump_row({name: value for name, value in row.items() if value or name in ("offset", "source")}) == (
+        doc_meta_line(source=source, offset=12, record=record, of=of)
+    )
 
 
 def test_reads_of_any_stretch(shared_store: Path) -> None:
