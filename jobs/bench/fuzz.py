@@ -182,7 +182,7 @@ def _index(store: SmallStore, chance: random.Random) -> dict[str, bytes]:
     if chance.random() < 0.6:
         rows = np.lib.format.read_array(io.BytesIO(data))
         for _ in range(chance.randint(1, 3)):
-            field = rows[chance.choice(rows.dtype.names)]
+            field = rows[chance.choice(rows.dtype.names or ())]
             field[chance.randrange(len(field))] = chance.choice((-1, 0, 1, 5, 2**31 - 1, -(2**31), 1 << 20)) % (1 << 31)
         if chance.random() < 0.3:
             rows["n_bytes"][chance.randrange(len(rows))] = chance.choice((-5, 2**62, -(2**62), 2**63 - 1))

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,12 @@ def _plain_write(folder: Path, arrays: PartArrays) -> None:
     """Write the same arrays with nothing but numpy."""
     folder.mkdir(exist_ok=True)
     bits = np.packbits(arrays.starts, bitorder="little")
-    kept = {"bytes": arrays.text, "entropy": arrays.entropy, "starts": bits, "ends": arrays.doc_ends}
+    kept: dict[str, NDArray[Any]] = {
+        "bytes": arrays.text,
+        "entropy": arrays.entropy,
+        "starts": bits,
+        "ends": arrays.doc_ends,
+    }
     for name, values in kept.items():
         with (folder / name).open("wb") as file:
             values.tofile(file)
