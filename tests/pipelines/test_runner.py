@@ -26,7 +26,7 @@ from bytropix.pipelines.runner import local_runner
 
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
-    jobs = (Job(number=number, folder=folder, seconds=20.0 if number else 0.0) for number in range(100))
+    jobs = (Job(number=number, folder=folder, seconds=float(sys.argv[3]) if number else 0.0) for number in range(100))
     with local_runner(2) if sys.argv[1] == "local" else dask_runner(None, 2, print) as runner:
         for number in runner.map(note, jobs):
             (folder / "first").touch()
@@ -127,7 +127,8 @@ def test_no_worker_outlives_the_run(tmp_path: Path, kind: str, how: signal.Signa
     """Ctrl-C reaches all processes, and is acted on by the first alone; a kill reaches that one alone."""
     (tmp_path / "run.py").write_text(SCRIPT)
     path = os.pathsep.join([str(JOBS), str(Path(bytropix.__file__).parents[1])])
-    command = [sys.executable, str(tmp_path / "run.py"), kind, str(tmp_path)]
+    # A worker of dask's that heard Ctrl-C would say so when its task is done, if it may live that long (4 s).
+    command = [sys.executable, str(tmp_path / "run.py"), kind, str(tmp_path), "20" if kind == "local" else "2"]
     environment = {**os.environ, "PYTHONPATH": path}
     run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until(lambda: {"first", "begun-1", "begun-2"} <= {path.name for path in tmp_path.iterdir()})
