@@ -46,6 +46,7 @@ def writing_rows(settings: BenchSettings) -> list[BenchRow]:
             plain,
             settings.repeats,
             called="numpy's tofile and fsync",
+            clock="processor",
             targets=(Target("value", ">=", 200),),
             note=COUNTED,
         )
@@ -86,6 +87,7 @@ def _peer(name: str, work: Callable[[Path, PartArrays], None], arrays: PartArray
             "MB/s",
             Contender(work=lambda: _anew(folder, work, arrays), amount=len(arrays.text) / 1e6),
             settings.repeats,
+            clock="processor",
             note="the same documents, no flush to disk",
         )
     except ImportError as error:

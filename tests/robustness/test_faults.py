@@ -55,6 +55,15 @@ def test_wrong_data_would_be_found_out(tmp_path: Path) -> None:
     assert files_of(victim.path) == victim.files
 
 
+def test_a_manifest_with_younger_ones_kept_is_named(tmp_path: Path) -> None:
+    """Version 1 in the place of version 3 is noticed by version 2, which is kept; version 2 reads as version 2."""
+    victim = make_victim(tmp_path / "s.bx", PartLayout(codec="none"))
+    older = {number: {"manifest.json": victim.files[f"versions/0000{number}.json"]} for number in (1, 2)}
+
+    assert suffer(victim, Fault("older", older[1])) == ("named", "")
+    assert suffer(victim, Fault("older", older[2])) == ("older", "")
+
+
 def test_the_page_in_the_docs_has_the_rows_of_the_bench() -> None:
     """docs/faults.md is what the bench writes: the same kinds and layouts, and nothing in it went wrong."""
     written = (PROJECT / "docs" / "faults.md").read_text("utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,14 @@ def test_a_block_of_another_size_is_not_decoded(codec: Zstd | LZ4 | Blosc, name:
     right = codec.encode(np.zeros(BLOCK_BYTES, np.uint8))
 
     assert len(decode(np.frombuffer(right, np.uint8))) == BLOCK_BYTES
-    with pytest.raises((ValueError, RuntimeError)):
-        decode(np.frombuffer(codec.encode(np.zeros(size, np.uint8)).ljust(HEADER_BYTES, b"\0"), np.uint8))
+    wrong = np.frombuffer(bytes(codec.encode(np.zeros(size, np.uint8))).ljust(HEADER_BYTES, b"\0"), np.uint8)
+    tracemalloc.start()
+    try:
+        with pytest.raises((ValueError, RuntimeError)):
+            decode(wrong)
+        assert tracemalloc.get_traced_memory()[1] < BLOCK_BYTES // 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_frame_that_is_a_bomb(tmp_path: Path) -> None:
