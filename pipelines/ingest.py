@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bytropix.config import to_plain
 from bytropix.datasets.store import FORMAT_VERSION, FileRecord, Manifest, SourceRecord, Storage, Store, open_storage
 from bytropix.datasets.store.commit import BESIDE
-from bytropix.datasets.store.manifest import MANIFEST, publish, quarantine_name
+from bytropix.datasets.store.manifest import MANIFEST, publish, quarantine_name, tidy
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ledger import Remembered, config_hash, recall, remember, selection, signatures
@@ -117,6 +117,8 @@ def ingest_bytes(
         files=signatures(files),
     )
     finished = resume and storage.size(MANIFEST) is not None
+    if finished:
+        tidy(storage)
     if finished and (store := _as_remembered(storage, there)):
         return IngestSummary(store=store, skipped=len(store.manifest.parts))
     from bytropix.pipelines.job import Job

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bytropix.config import from_plain, to_plain
+from bytropix.datasets.store.commit import BESIDE
 from bytropix.datasets.store.formats import SUFFIXES
 from bytropix.datasets.store.schema import FORMAT_VERSION, FileRecord, Manifest
 from bytropix.datasets.store.storage import Storage
@@ -128,6 +129,11 @@ def sweep(storage: Storage, keep: set[str]) -> None:
     """Remove every file but the manifest and those in `keep`: receipts, spools, half-written things, empty folders."""
     storage.remove([name for name in storage.sizes() if name not in keep and name != MANIFEST])
     storage.prune()
+
+
+def tidy(storage: Storage) -> None:
+    """Remove what a job left that was killed in its very last step, when the manifest had got its name."""
+    storage.remove([name for name in storage.sizes() if name.startswith(BESIDE)])
 
 
 def _parse(place: str, data: bytes) -> Manifest:

@@ -25,7 +25,7 @@ from bytropix.datasets.store import (
 )
 from bytropix.datasets.store.babylon import BABYLON
 from bytropix.datasets.store.formats import SUFFIXES
-from bytropix.datasets.store.manifest import MANIFEST
+from bytropix.datasets.store.manifest import MANIFEST, tidy
 from bytropix.datasets.store.storage import differing_files
 from bytropix.errors import ConfigError, StoreError
 from bytropix.pipelines.ingest import check_apart, clear, refuse_in_the_way
@@ -191,4 +191,5 @@ def _nothing_to_do(storage: Storage, wanted: Manifest) -> Converted:
     there = replace(store.manifest, parts=tuple(replace(record, files=()) for record in store.manifest.parts))
     if there != wanted:
         raise StoreError(f"{store.url}: another finished store; replace it with --overwrite or choose another OUT")
+    tidy(storage)
     return Converted(store=store, skipped=len(store.manifest.parts))

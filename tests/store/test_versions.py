@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bytropix.datasets.store import FileRecord, Manifest, PartLayout, Store, open_storage, publish, write_part
-from bytropix.datasets.store.manifest import quarantine_name
+from bytropix.datasets.store.manifest import quarantine_name, tidy
 from bytropix.errors import StoreError
 
 OLD = Path(__file__).parent / "data" / "version1.bx"
@@ -107,3 +107,12 @@ def test_stores_of_format_version_1_are_read() -> None:
         entropy, starts = store.patcher().patch(arrays.text, arrays.doc_ends)
         assert (entropy == arrays.entropy).all()
         assert (starts == arrays.starts).all()
+
+
+def test_what_the_last_step_leaves_is_removed(store: Store) -> None:
+    """A job that is killed when its manifest has two names leaves one beside; the next run of it tidies up."""
+    store.storage.write(".writing-manifest.json-0123", b"{}")
+    before = set(store.storage.sizes())
+    tidy(store.storage)
+
+    assert before - set(store.storage.sizes()) == {".writing-manifest.json-0123"}
