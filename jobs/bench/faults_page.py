@@ -35,7 +35,7 @@ _PAGE = """# Faults
 What reading a store gives when the store has been harmed. One command remakes this page:
 
 ```
-bytropix bench --only faults --faults-page docs/faults.md
+bytropix bench faults --faults-page docs/faults.md
 ```
 
 It makes a small store in each layout, of six parts and three versions, harms it {each} times in each way of the table

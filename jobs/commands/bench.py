@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 
 from bytropix.errors import ConfigError
 from bytropix.jobs.bench import BENCHES, BenchName
@@ -28,7 +29,7 @@ class Bench:
     that other work on the machine hurts both. A table goes to stderr as it comes.
     """
 
-    only: tuple[BenchName, ...] = ()
+    only: tyro.conf.Positional[tuple[BenchName, ...]] = ()
     """Benchmarks to run; all if none is named."""
     repeats: int = 5
     """Turns of each measurement."""

@@ -141,7 +141,7 @@ def test_the_command_prints_one_object(
 ) -> None:
     """--json prints the rows on stdout, the table goes to stderr, and --out keeps a copy."""
     out = tmp_path / "bench.json"
-    flags = ["--only", "patching", "--repeats", "1", "--megabytes", "0.5", "--data", str(settings.data)]
+    flags = ["patching", "--repeats", "1", "--megabytes", "0.5", "--data", str(settings.data)]
     code = main(["bench", *flags, "--json", "--out", str(out)])
     printed = capsys.readouterr()
     report = json.loads(printed.out)
