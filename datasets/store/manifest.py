@@ -52,6 +52,11 @@ def read_manifest(storage: Storage, name: str = MANIFEST) -> tuple[Manifest, str
     for part in manifest.parts:
         if part.format not in SUFFIXES:
             raise StoreError(f"{place}: a part of format {part.format!r}, which is unknown here; upgrade bytropix")
+        if part.n_bytes < 1 or part.documents < 1:
+            raise StoreError(
+                f"{place}: part {part.split}/{part.name} of {part.n_bytes} bytes in {part.documents} documents; "
+                "do not trust it"
+            )
     return manifest, hashlib.sha256(data).hexdigest()
 
 

@@ -16,7 +16,7 @@ from bytropix.datasets.store.codecs import HEADER_BYTES, decoder
 from bytropix.datasets.store.schema import BLOCK_BYTES
 from bytropix.datasets.store.zarr_part import with_crc
 from bytropix.errors import StoreError
-from bytropix.jobs.bench.forge import vouched
+from bytropix.jobs.bench.forge import signed, vouched
 from bytropix.jobs.bench.fuzz import KINDS, SmallStore, harm_done, read_everything, small_store
 from bytropix.jobs.bench.victim import LAYOUTS
 
@@ -61,6 +61,21 @@ def test_a_block_of_another_size_is_not_decoded(codec: Zstd | LZ4 | Blosc, name:
         assert tracemalloc.get_traced_memory()[1] < BLOCK_BYTES // 2
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("documents", -1), ("documents", 0), ("n_bytes", 0), ("n_bytes", -(10**9))]
+)
+def test_a_part_of_nothing_is_refused(store: SmallStore, field: str, value: int) -> None:
+    """A signed manifest whose part has no byte or document is not opened."""
+    plain = json.loads(store.files["manifest.json"])
+    plain["parts"][0][field] = value
+    (store.path / "manifest.json").write_bytes(signed(plain))
+    try:
+        with pytest.raises(StoreError, match=r"part train/00000\..* documents; do not trust it"):
+            Store.open(store.path)
+    finally:
+        (store.path / "manifest.json").write_bytes(store.files["manifest.json"])
 
 
 def test_a_frame_that_is_a_bomb(tmp_path: Path) -> None:
