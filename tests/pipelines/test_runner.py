@@ -18,6 +18,7 @@ sys.path.append(str(JOBS))  # processes that start by spawn are given this path
 from runner_jobs import Job, die, note, refuse_seven, square, wait_until  # noqa: E402
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from runner_jobs import Job, note
@@ -25,6 +26,7 @@ from bytropix.pipelines.dask_runner import dask_runner
 from bytropix.pipelines.runner import local_runner
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     folder = Path(sys.argv[2])
     jobs = (Job(number=number, folder=folder, seconds=float(sys.argv[3]) if number else 0.0) for number in range(100))
     with local_runner(2) if sys.argv[1] == "local" else dask_runner(None, 2, print) as runner:
