@@ -6,7 +6,6 @@
 There and back again is the same store, byte for byte, if the flags of the layout are those it was made with.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bytropix.config import to_plain
@@ -28,14 +27,11 @@ from bytropix.datasets.store.formats import SUFFIXES
 from bytropix.datasets.store.manifest import MANIFEST, tidy
 from bytropix.datasets.store.storage import differing_files
 from bytropix.errors import ConfigError, StoreError
-from bytropix.pipelines.ingest import check_apart, clear, refuse_in_the_way
+from bytropix.pipelines.ingest import Progress, check_apart, clear, refuse_in_the_way
 from bytropix.pipelines.receipts import finished, keep_receipt, key_of
 from bytropix.pipelines.runner import Runner
 
 CONVERT_VERSION = 1  # raised when the same part and layout would give other bytes
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, the bytes done and the bytes in all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

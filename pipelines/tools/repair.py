@@ -22,11 +22,12 @@ from bytropix.errors import StoreError
 from bytropix.patching import Patcher, fit_patcher
 from bytropix.pipelines.append import config_of
 from bytropix.pipelines.documents import read_documents
+from bytropix.pipelines.ingest import Progress
 from bytropix.pipelines.ledger import Selection, sources_of
 from bytropix.pipelines.part_task import make_part
 from bytropix.pipelines.runner import Runner
 from bytropix.pipelines.tools.part_check import patcher_key
-from bytropix.pipelines.tools.rescan import Progress, Rescan
+from bytropix.pipelines.tools.rescan import Rescan
 from bytropix.pipelines.tools.salvage import SalvageTask, do_salvage, write_damaged
 from bytropix.pipelines.tools.sample import stored_sample
 from bytropix.pipelines.tools.verify import Verified

@@ -12,7 +12,6 @@ rerun goes on from there and ends with the same bytes.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +33,7 @@ from bytropix.datasets.store.schema import NEXT
 from bytropix.errors import ConfigError
 from bytropix.patching import PatchConfig, calibrate_patcher
 from bytropix.pipelines.append import config_of
+from bytropix.pipelines.ingest import Progress
 from bytropix.pipelines.receipts import RECEIPTS, finished, keep_receipt, key_of
 from bytropix.pipelines.runner import Runner
 from bytropix.pipelines.tools.part_check import patcher_of
@@ -41,9 +41,6 @@ from bytropix.pipelines.tools.recount import recount
 from bytropix.pipelines.tools.sample import stored_sample
 
 REPATCH_VERSION = 1  # raised when the same part and patcher would give other bytes
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, the bytes done and the bytes in all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ sources -> scan -> those that the manifest names, version by version -> take in 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from bytropix.errors import StoreError
 from bytropix.pipelines.append import config_of
 from bytropix.pipelines.cleaning import Known
 from bytropix.pipelines.documents import FileDocuments
+from bytropix.pipelines.ingest import Progress
 from bytropix.pipelines.intake import Intake, rows_of, take_in
 from bytropix.pipelines.job import Job
 from bytropix.pipelines.ledger import Selection
@@ -21,8 +22,6 @@ from bytropix.pipelines.plan import SPLITS, plan_parts, sample_files
 from bytropix.pipelines.runner import Runner, local_runner
 from bytropix.pipelines.scan import ScannedFile
 from bytropix.pipelines.sources import find_files
-
-Progress = Callable[[str, int, int], None]
 
 
 class Rescan:

@@ -4,7 +4,7 @@ manifests -> parts, in the runner -> faults of parts --\
           -> table, lists, sums, names ----------------> Verified: faults, warnings, how fast
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bytropix.datasets.store import Manifest, PartRecord, Storage, open_storage
@@ -12,11 +12,9 @@ from bytropix.datasets.store.babylon import BABYLON
 from bytropix.datasets.store.manifest import MANIFEST, names_of, older_versions, read_manifest, version_name
 from bytropix.datasets.store.store import find_manifest
 from bytropix.errors import StoreError
+from bytropix.pipelines.ingest import Progress
 from bytropix.pipelines.runner import Runner
 from bytropix.pipelines.tools.part_check import Fault, PartCheck, check_files, check_part, patcher_key
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, the bytes done and the bytes in all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,8 +22,6 @@ from bytropix.pipelines.config import CleanConfig, IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 from bytropix.pipelines.sources import ReadOptions
 
-Tree = Callable[[Path], dict[str, bytes]]
-
 
 @pytest.fixture(scope="session")
 def shared_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -58,19 +56,6 @@ def small() -> IngestConfig:
 def shared_store(shared_corpus: Path, small: IngestConfig) -> Path:
     """Return the store that an uninterrupted run makes of the corpus; not to be changed."""
     return ingest_bytes([shared_corpus], shared_corpus.parent / "whole.bx", small).store.path
-
-
-@pytest.fixture(scope="session")
-def tree() -> Tree:
-    """Return what reads a folder whole: relative path to content, folders included."""
-
-    def read(folder: Path) -> dict[str, bytes]:
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"(folder)"
-            for path in sorted(folder.rglob("*"))
-        }
-
-    return read
 
 
 @pytest.fixture(scope="session")

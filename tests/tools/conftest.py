@@ -14,13 +14,13 @@ from bytropix.datasets.store.schema import Manifest, PartRecord
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 
+Tree = Callable[[Path], dict[str, bytes]]
 LAYOUTS = {
     "zstd": PartLayout(),
     "raw": PartLayout(codec="none"),
     "lz4": PartLayout(codec="lz4", codec_level=3),
     "tar": PartLayout(format="webdataset"),
 }
-Tree = Callable[[Path], dict[str, bytes]]
 
 
 @pytest.fixture(scope="session")
@@ -75,19 +75,6 @@ def layout(request: pytest.FixtureRequest) -> str:
 def store(stores: dict[str, Path], layout: str, tmp_path: Path) -> Path:
     """Return a copy of the store in each layout that a test may harm."""
     return Path(shutil.copytree(stores[layout], tmp_path / "s.bx"))
-
-
-@pytest.fixture(scope="session")
-def tree() -> Tree:
-    """Return what reads a folder whole: relative path to content, folders included."""
-
-    def read(folder: Path) -> dict[str, bytes]:
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"(folder)"
-            for path in sorted(folder.rglob("*"))
-        }
-
-    return read
 
 
 def forge(
