@@ -31,8 +31,8 @@ class BlockSource(Protocol):
         ...
 
     @property
-    def compressed(self) -> bool:
-        """Whether a block must be decoded; if not, a block is a view that stays valid as long as the part."""
+    def mapped(self) -> bool:
+        """Whether a block is a view that stays valid as long as the part; if not, it is memory of its own."""
         ...
 
     def block_bytes(self, name: ArrayName, /) -> int:
@@ -117,7 +117,7 @@ class BlockTable:
         """Return a block and whether it was decoded, so that nothing else holds it."""
         part = int(np.searchsorted(self._first_slot, slot, side="right")) - 1
         found = self._parts[part]
-        return found.block(self._name, slot - int(self._first_slot[part])), found.compressed
+        return found.block(self._name, slot - int(self._first_slot[part])), not found.mapped
 
     def _evict(self) -> None:
         """Drop the blocks that were not used for longest until the rest fits; those of this call stay."""

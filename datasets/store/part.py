@@ -39,11 +39,11 @@ class Part(ABC):
         name: Its folder or tar below parts/<split>/.
         n_bytes: Bytes of text.
         url: Where it lies.
-        compressed: Whether a block is memory of its own; if not, it is a view that stays valid as long as the part.
+        mapped: Whether a block is a view of a local file, valid as long as the part; if not, it is memory of its own.
     """
 
-    def __init__(self, storage: Storage, record: PartRecord, *, compressed: bool) -> None:
-        self.storage, self.record, self.compressed = storage, record, compressed
+    def __init__(self, storage: Storage, record: PartRecord, *, mapped: bool) -> None:
+        self.storage, self.record, self.mapped = storage, record, mapped
         self.split, self.name, self.n_bytes = record.split, record.name, record.n_bytes
         self.url = f"{storage.url}/parts/{record.split}/{record.name}"
 
@@ -58,6 +58,13 @@ class Part(ABC):
         Raises:
             StoreError: The block's checksum is wrong, or the file is shorter than it should be.
         """
+
+    def whole(self, name: str) -> NDArray[np.uint8]:
+        """Return an array of a mapped part as one view, none of which has been checked."""
+        raise NotImplementedError(f"{self.url}: is not mapped; read it by blocks")
+
+    def prefetch(self, name: str, first: int, stop: int) -> None:
+        """Take note that blocks `first` to `stop` of an array will be wanted soon; where they are local, do nothing."""
 
     @property
     @abstractmethod

@@ -136,7 +136,7 @@ class TarPart(Part):
     """A part that is a WebDataset tar; see `Part`. Its blocks are put together from samples."""
 
     def __init__(self, storage: Storage, record: PartRecord) -> None:
-        super().__init__(storage, record, compressed=True)
+        super().__init__(storage, record, mapped=False)
         self._tar = beside_name(self.name) if record.beside else self.name
         self._lock = threading.Lock()
         self._opened: tuple[NDArray[np.uint8], NDArray[np.void], NDArray[np.int64]] | None = None

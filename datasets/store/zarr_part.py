@@ -142,7 +142,7 @@ class ZarrPart(Part):
     """
 
     def __init__(self, storage: Storage, record: PartRecord) -> None:
-        super().__init__(storage, record, compressed=record.compressed)
+        super().__init__(storage, record, mapped=not record.compressed and storage.local is not None)
         self._sizes = {"bytes": self.n_bytes, "entropy": self.n_bytes, "starts": (self.n_bytes + 7) // 8}
         self._sizes["doc_ends"] = 8 * record.documents
         self._files: dict[str, ArrayFile] = {}
@@ -155,7 +155,7 @@ class ZarrPart(Part):
         file = self._file(name)
         begin = index * BLOCK_BYTES
         length = min(BLOCK_BYTES, file.n_bytes - begin)
-        if self.compressed:
+        if self.record.compressed:
             return self._decoded(name, index, file)[:length]
         view = file.data[begin : begin + length]
         if (name, index) not in self._checked:
@@ -164,6 +164,10 @@ class ZarrPart(Part):
             with self._lock:
                 self._checked.add((name, index))
         return view
+
+    def whole(self, name: str) -> NDArray[np.uint8]:
+        """Return an array of a mapped part as one view, none of which has been checked."""
+        return self._file(name).data
 
     @property
     def doc_ends(self) -> NDArray[np.int64]:
@@ -221,19 +225,19 @@ class ZarrPart(Part):
             meta = json.loads(text)
             size = int(meta["shape"][0]) * (8 if meta["data_type"] == "int64" else 1)
             crcs = tuple(meta.get("attributes", {}).get(CHECKSUMS, ()))
-            inner = meta["codecs"][0]["configuration"]["codecs"] if self.compressed else []
-            decode = decoder(inner, BLOCK_BYTES) if self.compressed else np.asarray
+            inner = meta["codecs"][0]["configuration"]["codecs"] if self.record.compressed else []
+            decode = decoder(inner, BLOCK_BYTES) if self.record.compressed else np.asarray
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise self.nonsense(f"{self._place(name)}/zarr.json", repr(error)) from error
         blocks = -(-size // BLOCK_BYTES)
         if (
             size < 1
             or size != self._sizes.get(name, size)
-            or len(crcs) not in ({0, blocks} if self.compressed else {blocks})
+            or len(crcs) not in ({0, blocks} if self.record.compressed else {blocks})
         ):
             raise self.nonsense(f"{self._place(name)}/zarr.json", f"{size} bytes under {len(crcs)} checksums")
         data = self.storage.read(f"{self.record.folder}/{self._place(name)}/c/0")
-        if self.compressed:
+        if self.record.compressed:
             return ArrayFile(data, size, crcs, self._index(name, data, blocks), decode)
         if len(data) != size:
             raise StoreError(

@@ -23,7 +23,7 @@ class ArrayPart:
         self.text = generator.integers(0, 256, size, dtype=np.uint8)
         self.flags = generator.random(size) < 0.2
         self.n_bytes = size
-        self.compressed = compressed
+        self.mapped = not compressed
         self.fetched: list[tuple[str, int]] = []
         self._block = block
         self._arrays = {"bytes": self.text, "starts": np.packbits(self.flags, bitorder="little")}
@@ -36,7 +36,7 @@ class ArrayPart:
         """Return one block, a copy if this part counts as compressed."""
         self.fetched.append((name, index))
         found = self._arrays[name][index * self._block : (index + 1) * self._block]
-        return found.copy() if self.compressed else found
+        return found.copy() if not self.mapped else found
 
 
 class BrokenPart(ArrayPart):

@@ -100,7 +100,7 @@ def test_file_that_shrinks_after_opening(store: Path) -> None:
 def test_chunk_that_does_not_decode(store: Path) -> None:
     """A chunk with a right checksum that is no zstd frame, or one of another length, is a StoreError."""
     part = Store.open(store).parts("train")[0]
-    if not part.compressed:
+    if not part.record.compressed:
         pytest.skip("raw parts have no frames")
     for chunk in (b"this is no frame", Zstd().encode(np.zeros(1000, np.uint8))):
         whole = with_crc(chunk)

@@ -91,7 +91,7 @@ def test_raw_blocks_are_views(shared_store: Path) -> None:
     """A block of an uncompressed part is the mapped file itself; one of a compressed part is memory of its own."""
     part = Store.open(shared_store).parts("train")[0]
 
-    assert isinstance(part.block("bytes", 0), np.memmap) == (not part.compressed)
+    assert isinstance(part.block("bytes", 0), np.memmap) == (not part.record.compressed)
 
 
 def test_threads_share_one_map(shared_store: Path) -> None:
