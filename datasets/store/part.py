@@ -40,10 +40,12 @@ class Part(ABC):
         n_bytes: Bytes of text.
         url: Where it lies.
         mapped: Whether a block is a view of a local file, valid as long as the part; if not, it is memory of its own.
+        remote: Whether blocks come over a network.
     """
 
     def __init__(self, storage: Storage, record: PartRecord, *, mapped: bool) -> None:
         self.storage, self.record, self.mapped = storage, record, mapped
+        self.remote = storage.local is None
         self.split, self.name, self.n_bytes = record.split, record.name, record.n_bytes
         self.url = f"{storage.url}/parts/{record.split}/{record.name}"
 
