@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"torch", "llvmlite", "bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
     "pipelines": {"bytropix.patching", "bytropix.datasets.store", "dask", "datasketch", "distributed", "fsspec"}
     | ARRAYS,
-    "pipelines/sources": {"fsspec", "pyarrow", "warcio", "zstandard"} | ARRAYS,
+    "pipelines/sources": {"bytropix.datasets.store.tar_walk", "fsspec", "pyarrow", "warcio", "zstandard"} | ARRAYS,
     "jobs": {"bytropix", "torch", "tyro", "tqdm", "safetensors", "tensorboard", "google_crc32c", "zarr", "geoopt"}
     | {"distributed", "hypothesis", "jinja2", "litdata", "markupsafe", "numcodecs", "psutil", "pyarrow", "streaming"}
     | {"warcio", "webdataset", "zstandard"}
