@@ -10,7 +10,6 @@ scan. BYTROPIX_CACHE names another folder.
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bytropix.config import from_plain, to_plain
+from bytropix.datasets.store.page_cache import cache_folder
 from bytropix.errors import ConfigError, StoreError
 from bytropix.pipelines.sources import SourceFile
 from bytropix.pipelines.sources.files import STDIN
@@ -114,17 +114,6 @@ def sources_of(store: str) -> tuple[Selection, ...]:
     if found is None:
         raise StoreError(f"{store}: this machine does not remember its sources; name them")
     return found.runs
-
-
-def cache_folder() -> Path:
-    """Return where this user's programs may keep what can be made again."""
-    if "BYTROPIX_CACHE" in os.environ:
-        return Path(os.environ["BYTROPIX_CACHE"])
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "bytropix"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "bytropix"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bytropix"
 
 
 def _url(store: str) -> str:

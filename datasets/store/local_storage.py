@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.datasets.store.commit import BESIDE, flush, flush_folder, rename, room_for, write_pieces
+from bytropix.datasets.store.ranges import MappedFile
+from bytropix.datasets.store.schema import FileRecord
 from bytropix.errors import StoreError
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class LocalStorage:
     Args:
         root: The store's folder; it is made when something is written.
     """
+
+    listed = True
 
     def __init__(self, root: Path) -> None:
         self.url = str(root)
@@ -80,6 +84,10 @@ class LocalStorage:
                 return file.read(stop - start)
         except OSError as error:
             raise StoreError(f"{path}: cannot be read ({error.strerror}); restore it or ingest again") from error
+
+    def ranges(self, name: str, record: FileRecord) -> MappedFile:
+        """Return a file, mapped; the record is not looked at, since the file is here."""
+        return MappedFile(self.read(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file as a whole."""

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord
+from bytropix.datasets.store.ranges import Ranges
+from bytropix.datasets.store.remote_file import later
+from bytropix.datasets.store.schema import BLOCK_BYTES, FileRecord, PartRecord
 from bytropix.datasets.store.storage import Storage
 from bytropix.errors import StoreError
 
@@ -66,7 +68,20 @@ class Part(ABC):
         raise NotImplementedError(f"{self.url}: is not mapped; read it by blocks")
 
     def prefetch(self, name: str, first: int, stop: int) -> None:
-        """Take note that blocks `first` to `stop` of an array will be wanted soon; where they are local, do nothing."""
+        """Take note that blocks `first` to `stop` of an array will be wanted soon, and return at once.
+
+        Where they are local, do nothing. What goes wrong is told when the blocks are read.
+        """
+        if self.remote:
+            later(lambda: self.prefetch_pages(name, first, stop))
+
+    @abstractmethod
+    def prefetch_pages(self, name: str, first: int, stop: int) -> None:
+        """Have the pages fetched ahead that blocks `first` to `stop` of an array lie in.
+
+        Raises:
+            StoreError: The part cannot be opened.
+        """
 
     @property
     @abstractmethod
@@ -84,6 +99,7 @@ class Part(ABC):
     def read(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Return stored bytes `start` to `stop` of an array, copied."""
         out = np.empty(0, np.uint8)
+        self.prefetch(name, start // BLOCK_BYTES, -(-stop // BLOCK_BYTES))
         for index in range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)):
             block = self.block(name, index)
             if not len(out):  # not before the part has shown that it holds so much
@@ -125,15 +141,30 @@ class Part(ABC):
         Raises:
             StoreError: It is not.
         """
-        place = f"{self.record.folder}/{name}"
-        data = self.storage.read(place)
-        hashes = [file.sha256 for file in self.record.files if file.path == name]
-        if hashes != [self.record.files[0].hash_of(data.data)]:
-            raise StoreError(
-                f"{self.storage.url}/{place}: damaged (its hash is wrong); mend it with `bytropix verify --repair`, "
-                "restore it from a copy, or ingest again"
-            )
-        return data
+        record, file = self.file_record(name), self.ranges(name)
+        for read in (file.range, file.anew):
+            data = read(0, file.size)
+            if record.hash_of(data.data) == record.sha256:
+                return data
+        raise StoreError(
+            f"{self.storage.url}/{self.record.folder}/{name}: damaged (its hash is wrong); mend it with "
+            "`bytropix verify --repair`, restore it from a copy, or ingest again"
+        )
+
+    def file_record(self, name: str) -> FileRecord:
+        """Return what the manifest says of a file of the part, below its folder.
+
+        Raises:
+            StoreError: It says nothing.
+        """
+        for file in self.record.files:
+            if file.path == name:
+                return file
+        raise self.nonsense("list of files", f"{name} is not in it")
+
+    def ranges(self, name: str) -> Ranges:
+        """Return a file of the part, below its folder, to be read by ranges; none of it is checked."""
+        return self.storage.ranges(f"{self.record.folder}/{name}", self.file_record(name))
 
     def nonsense(self, what: str, why: str) -> StoreError:
         """Return the error about something that is as it was written, and cannot be what a writer of ours wrote."""

@@ -1,7 +1,7 @@
 """Where a store lies: a folder, or a prefix of an object store; one interface for both.
 
     open_storage("corpus.bx")        -> LocalStorage    files are mapped; written beside, flushed, renamed
-    open_storage("s3://bucket/c.bx") -> ObjectStorage   objects are fetched whole; they appear when they are complete
+    open_storage("s3://bucket/c.bx") -> ObjectStorage   objects are fetched by ranges; they appear complete
 
 Names are posix paths below the store. Nothing that lies in a store counts until its manifest names it.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bytropix.datasets.store.local_storage import LocalStorage
 from bytropix.datasets.store.object_storage import ObjectStorage, is_url
+from bytropix.datasets.store.ranges import Ranges
 from bytropix.datasets.store.schema import FileRecord
 
 __all__ = ["LocalStorage", "ObjectStorage", "Storage", "StoredFile", "is_url", "open_storage", "same_files"]
@@ -45,6 +46,8 @@ class Storage(Protocol):
 
     url: str
     """The place, for messages and for opening it again."""
+    listed: bool
+    """Whether it can tell what lies there; a plain web server cannot, and its `sizes` are empty."""
 
     @property
     def local(self) -> Path | None:
@@ -64,7 +67,11 @@ class Storage(Protocol):
         ...
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return bytes `start` to `stop` of a file, fewer where it ends before."""
+        """Return bytes `start` to `stop` of a file; where it ends before, fewer, or an error."""
+        ...
+
+    def ranges(self, name: str, record: FileRecord) -> Ranges:
+        """Return a file that a manifest names, to be read by ranges."""
         ...
 
     def write(self, name: str, data: bytes) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.datasets.store.part import Part, PartArrays
+from bytropix.datasets.store.ranges import Ranges
 from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord, beside_name, dump_row
 from bytropix.datasets.store.storage import Storage, StoredFile
 from bytropix.errors import StoreError
@@ -118,7 +119,7 @@ def _as_npy(rows: NDArray[np.void]) -> bytes:
     return file.getvalue()
 
 
-def _from_npy(data: bytes) -> NDArray[np.void]:
+def from_npy(data: bytes) -> NDArray[np.void]:
     """Return the table of a .npy file, a view of it. Raises ValueError if it is none."""
     file = io.BytesIO(data)
     try:
@@ -132,6 +133,12 @@ def _from_npy(data: bytes) -> NDArray[np.void]:
     return np.frombuffer(data, ROW, offset=file.tell())
 
 
+def _size_of(member: str, row: np.void) -> int:
+    """Return the bytes of a member of a sample."""
+    n_bytes = int(row["n_bytes"])
+    return {"json": int(row["n_json"]), "starts": (n_bytes + 7) // 8}.get(member, n_bytes)
+
+
 class TarPart(Part):
     """A part that is a WebDataset tar; see `Part`. Its blocks are put together from samples."""
 
@@ -139,7 +146,7 @@ class TarPart(Part):
         super().__init__(storage, record, mapped=False)
         self._tar = beside_name(self.name) if record.beside else self.name
         self._lock = threading.Lock()
-        self._opened: tuple[NDArray[np.uint8], NDArray[np.void], NDArray[np.int64]] | None = None
+        self._opened: tuple[Ranges, NDArray[np.void], NDArray[np.int64]] | None = None
         self._checked: dict[str, NDArray[np.bool_]] = {}
 
     def block(self, name: str, index: int) -> NDArray[np.uint8]:
@@ -150,6 +157,15 @@ class TarPart(Part):
         return np.packbits(
             self._range(name, 8 * first, min(self.n_bytes, 8 * (first + BLOCK_BYTES))), bitorder="little"
         )
+
+    def prefetch_pages(self, name: str, first: int, stop: int) -> None:
+        """Have the pages fetched ahead that blocks `first` to `stop` of an array lie in."""
+        data, rows, ends = self._open()
+        scale = 8 if name == "starts" else 1
+        low, high = (np.searchsorted(ends, place * scale * BLOCK_BYTES, side="right") for place in (first, stop))
+        for row in rows[low : high + 1]:
+            place = int(row[f"{name}_at"])
+            data.prefetch(place, place + _size_of(name, row))
 
     @property
     def doc_ends(self) -> NDArray[np.int64]:
@@ -195,8 +211,8 @@ class TarPart(Part):
         except StoreError as error:
             return error.offset
         written = np.frombuffer(b"".join(tar.pieces), np.uint8)
-        size = min(len(written), len(data))
-        return int(np.argmax(np.append(written[:size] != data[:size], np.True_)))
+        size = min(len(written), data.size)
+        return int(np.argmax(np.append(written[:size] != data.range(0, size), np.True_)))
 
     def _range(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Return bytes, entropies or start flags `start` to `stop` of the part."""
@@ -218,29 +234,31 @@ class TarPart(Part):
         """Return a member of a sample, checked when it is first touched."""
         data, rows, _ = self._open()
         row = rows[number]
-        size = {"json": int(row["n_json"]), "starts": (int(row["n_bytes"]) + 7) // 8}.get(name, int(row["n_bytes"]))
+        size = _size_of(name, row)
         place = int(row[f"{name}_at"])
-        content = data[place : place + size]
-        if not self._checked[name][number]:
-            if len(content) != size or google_crc32c.value(content.tobytes()) != int(row[f"{name}_crc"]):
-                raise self.damaged(self._tar, place, f"'{name}' of document {int(row['document'])}")
-            self._checked[name][number] = True
-        return content
+        if self._checked[name][number]:
+            return data.range(place, place + size)
+        for read in (data.range, data.anew):
+            content = read(place, place + size)
+            if len(content) == size and google_crc32c.value(content.tobytes()) == int(row[f"{name}_crc"]):
+                self._checked[name][number] = not self.remote  # what comes over a network is checked each time it comes
+                return content
+        raise self.damaged(self._tar, place, f"'{name}' of document {int(row['document'])}")
 
-    def _open(self) -> tuple[NDArray[np.uint8], NDArray[np.void], NDArray[np.int64]]:
+    def _open(self) -> tuple[Ranges, NDArray[np.void], NDArray[np.int64]]:
         """Return the tar, its index and the end of each sample in the part, read once."""
         with self._lock:
             if self._opened is None:
                 rows, ends = self._index()
                 self._checked = {name: np.zeros(len(rows), np.bool_) for name in MEMBERS}
-                self._opened = self.storage.read(f"{self.record.folder}/{self._tar}"), rows, ends
+                self._opened = self.ranges(self._tar), rows, ends
             return self._opened
 
     def _index(self) -> tuple[NDArray[np.void], NDArray[np.int64]]:
         """Return the index and the end of each sample in the part."""
         name = index_name(self._tar)
         try:
-            rows = _from_npy(self.checked_file(name).tobytes())
+            rows = from_npy(self.checked_file(name).tobytes())
         except ValueError as error:
             raise self.nonsense(name, str(error)) from error
         ends = np.cumsum(rows["n_bytes"])

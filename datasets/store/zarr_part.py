@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from bytropix.datasets.store.codecs import CODECS, decoder
 from bytropix.datasets.store.part import Part, PartArrays
+from bytropix.datasets.store.ranges import Ranges
 from bytropix.datasets.store.schema import BLOCK_BYTES, NEXT, PartRecord, beside_name
 from bytropix.datasets.store.storage import Storage, StoredFile
 from bytropix.errors import StoreError
@@ -121,9 +122,9 @@ def with_crc(data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayFile:
-    """An array of a part, mapped."""
+    """An array of a part, open for reading."""
 
-    data: NDArray[np.uint8]
+    data: Ranges
     """Its chunk or shard file."""
     n_bytes: int
     """Raw bytes of the array."""
@@ -157,17 +158,34 @@ class ZarrPart(Part):
         length = min(BLOCK_BYTES, file.n_bytes - begin)
         if self.record.compressed:
             return self._decoded(name, index, file)[:length]
-        view = file.data[begin : begin + length]
-        if (name, index) not in self._checked:
-            if google_crc32c.value(view.tobytes()) != file.crcs[index]:
-                raise self._damaged(name, index, begin)
-            with self._lock:
-                self._checked.add((name, index))
-        return view
+        if (name, index) in self._checked:
+            return file.data.range(begin, begin + length)
+        for read in (file.data.range, file.data.anew):
+            view = read(begin, begin + length)
+            content = view.tobytes()
+            if google_crc32c.value(content) == file.crcs[index]:
+                if not self.mapped:  # memory of its own: a view would keep all of a page
+                    return np.frombuffer(content, np.uint8)
+                with self._lock:
+                    self._checked.add((name, index))
+                return view
+        raise self._damaged(name, index, begin)
 
     def whole(self, name: str) -> NDArray[np.uint8]:
         """Return an array of a mapped part as one view, none of which has been checked."""
-        return self._file(name).data
+        if not self.mapped:
+            return super().whole(name)
+        data = self._file(name).data
+        return data.range(0, data.size)
+
+    def prefetch_pages(self, name: str, first: int, stop: int) -> None:
+        """Have the pages fetched ahead that blocks `first` to `stop` of an array lie in."""
+        file = self._file(name)
+        if not self.record.compressed:
+            file.data.prefetch(first * BLOCK_BYTES, stop * BLOCK_BYTES)
+        elif first < min(stop, len(file.index)):
+            last = file.index[min(stop, len(file.index)) - 1]
+            file.data.prefetch(int(file.index["offset"][first]), int(last["offset"]) + int(last["stored"]))
 
     @property
     def doc_ends(self) -> NDArray[np.int64]:
@@ -197,19 +215,22 @@ class ZarrPart(Part):
     def _decoded(self, name: str, index: int, file: ArrayFile) -> NDArray[np.uint8]:
         """Return a whole inner chunk of a compressed array; the array's last one is padded."""
         offset, stored = (int(value) for value in file.index[index])
-        chunk = file.data[offset : offset + stored]
-        if len(chunk) != stored or stored <= CRC_BYTES:
-            raise self._damaged(name, index, offset)
-        crc = int(google_crc32c.value(chunk[:-CRC_BYTES].tobytes()))
-        if crc != int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little") or (file.crcs and crc != file.crcs[index]):
-            raise self._damaged(name, index, offset)
-        try:
-            return file.decode(chunk[:-CRC_BYTES])
-        except (RuntimeError, ValueError) as error:
-            raise self._damaged(name, index, offset) from error
+        for read in (file.data.range, file.data.anew):
+            chunk = read(offset, offset + stored)
+            if len(chunk) != stored or stored <= CRC_BYTES:
+                continue
+            crc = int(google_crc32c.value(chunk[:-CRC_BYTES].tobytes()))
+            if crc == int.from_bytes(chunk[-CRC_BYTES:].tobytes(), "little") and (
+                not file.crcs or crc == file.crcs[index]
+            ):
+                try:
+                    return file.decode(chunk[:-CRC_BYTES])
+                except (RuntimeError, ValueError) as error:
+                    raise self._damaged(name, index, offset) from error
+        raise self._damaged(name, index, offset)
 
     def _file(self, name: str) -> ArrayFile:
-        """Return an array's file, mapped and checked on first use, and once only: its blocks are views of that map."""
+        """Return an array's file, opened and checked on first use, and once only: its blocks are views of one map."""
         with self._lock:
             found = self._files.get(name)
             if found is None:
@@ -217,7 +238,7 @@ class ZarrPart(Part):
             return found
 
     def _open(self, name: str) -> ArrayFile:
-        """Map and check an array's file."""
+        """Open an array's file and check what it says of itself."""
         if not self._files:
             self.checked_file("zarr.json")
         text = self.checked_file(f"{self._place(name)}/zarr.json").tobytes()
@@ -236,25 +257,25 @@ class ZarrPart(Part):
             or len(crcs) not in ({0, blocks} if self.record.compressed else {blocks})
         ):
             raise self.nonsense(f"{self._place(name)}/zarr.json", f"{size} bytes under {len(crcs)} checksums")
-        data = self.storage.read(f"{self.record.folder}/{self._place(name)}/c/0")
+        data = self.ranges(f"{self._place(name)}/c/0")
         if self.record.compressed:
             return ArrayFile(data, size, crcs, self._index(name, data, blocks), decode)
-        if len(data) != size:
+        if data.size != size:
             raise StoreError(
-                f"{self.url}/{self._place(name)}/c/0: holds {len(data)} bytes, not {size}; mend it with "
+                f"{self.url}/{self._place(name)}/c/0: holds {data.size} bytes, not {size}; mend it with "
                 "`bytropix verify --repair` or restore the part"
             )
         return ArrayFile(data, size, crcs, np.empty(0, INDEX_ENTRY), decode)
 
-    def _index(self, name: str, file: NDArray[np.uint8], blocks: int) -> NDArray[np.void]:
+    def _index(self, name: str, file: Ranges, blocks: int) -> NDArray[np.void]:
         """Return where the inner chunks lie, from the checked end of the shard file."""
-        tail = file[-(INDEX_ENTRY.itemsize * blocks + CRC_BYTES) :]
-        whole = len(tail) == INDEX_ENTRY.itemsize * blocks + CRC_BYTES
-        if not whole or with_crc(tail[:-CRC_BYTES].tobytes()) != tail.tobytes():
-            raise self.damaged(
-                f"{self._place(name)}/c/0", max(0, len(file) - len(tail)), f"the shard index of '{name}'"
-            )
-        return np.frombuffer(tail[:-CRC_BYTES].tobytes(), INDEX_ENTRY)
+        length = INDEX_ENTRY.itemsize * blocks + CRC_BYTES
+        begin = max(0, file.size - length)
+        for read in (file.range, file.anew):
+            tail = read(begin, file.size).tobytes()
+            if len(tail) == length and with_crc(tail[:-CRC_BYTES]) == tail:
+                return np.frombuffer(tail[:-CRC_BYTES], INDEX_ENTRY)
+        raise self.damaged(f"{self._place(name)}/c/0", begin, f"the shard index of '{name}'")
 
     def _damaged(self, name: str, index: int, offset: int) -> StoreError:
         return self.damaged(f"{self._place(name)}/c/0", offset, f"block {index} of '{name}'")

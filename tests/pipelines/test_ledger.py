@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from bytropix.errors import StoreError
-from bytropix.pipelines import ledger
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 from bytropix.pipelines.ledger import Selection, signatures, sources_of
@@ -181,13 +180,3 @@ def test_sources_are_remembered(
     )
     with pytest.raises(StoreError, match=r"else\.bx: this machine does not remember its sources; name them"):
         sources_of(str(tmp_path / "else.bx"))
-
-
-def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BYTROPIX_CACHE, else what the system says."""
-    monkeypatch.setattr(ledger.sys, "platform", "linux")
-    monkeypatch.delenv("BYTROPIX_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert ledger.cache_folder() == tmp_path / "xdg" / "bytropix"
-    monkeypatch.setenv("BYTROPIX_CACHE", str(tmp_path / "own"))
-    assert ledger.cache_folder() == tmp_path / "own"
