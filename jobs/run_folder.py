@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from bytropix.config import from_plain, to_plain
-from bytropix.datasets.store import Store, load_patcher, open_storage, write_patcher
+from bytropix.datasets.mixture import Mixture
+from bytropix.datasets.store import load_patcher, open_storage, write_patcher
 from bytropix.datasets.store.commit import write_file
 from bytropix.errors import ConfigError, RunError
 from bytropix.jobs.checkpoint import load_weights
 from bytropix.jobs.recipe import ByteModel, Recipe, build_model
+from bytropix.jobs.source import Source, facts_of, stores_of
 from bytropix.jobs.toml_text import write_toml
 from bytropix.patching import Patcher
 
@@ -31,8 +33,8 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, store: Store, *, resume: bool) -> "RunFolder":
-        """Make the folder, keep the recipe and what is needed of the store.
+    def create(cls, path: Path, recipe: Recipe, source: Source, *, resume: bool) -> "RunFolder":
+        """Make the folder, keep the recipe and what is needed of the store, of a mixture's first one.
 
         With `resume`, a run that is there must have the same identity.
 
@@ -50,12 +52,15 @@ class RunFolder:
             raise RunError(f"{path}: exists and is not a run; choose another --run")
         path.mkdir(parents=True, exist_ok=True)
         if not (path / STORE).is_file():
-            kept = {
+            store = stores_of(source)[0]
+            kept: dict[str, Any] = {
                 "name": store.name,
                 "fingerprint": store.fingerprint,
                 "config": store.manifest.config,
                 "patcher": write_patcher(open_storage(path), store.patcher())[0],
             }
+            if isinstance(source, Mixture):
+                kept["mixture"] = {**facts_of(source), "step_windows": recipe.train.step_windows}
             write_file(path / STORE, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
         write_file(path / CONFIG, f"{write_toml(to_plain(recipe))}\n".encode())
         return run
@@ -94,6 +99,19 @@ class RunFolder:
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path / STORE}: no document_bytes ({error}); restore it or train again") from error
 
+    def step_windows(self) -> int | None:
+        """Return the windows of a step in which the stages of a begun mixture are counted; None where there is none.
+
+        Raises:
+            RunError: store.json is damaged.
+        """
+        if not (self.path / STORE).is_file():
+            return None
+        try:
+            return int(self._of_store("mixture", {"step_windows": 0})["step_windows"]) or None
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path / STORE}: no step_windows ({error}); restore it or train again") from error
+
     def model(self) -> ByteModel:
         """Return the model with the weights of the latest checkpoint, in evaluation mode.
 
@@ -125,12 +143,13 @@ class RunFolder:
             raise RunError(f"{self.path}: no checkpoint yet; train it with `bytropix train bytes --run {self.path}`")
         return found[-1]
 
-    def _of_store(self, key: str) -> dict[str, Any]:
-        """Return a table of store.json."""
+    def _of_store(self, key: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return a table of store.json, or `missing` where it may be absent."""
         file = self.path / STORE
         try:
-            kept = json.loads(file.read_text("utf-8"))[key]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            tables = json.loads(file.read_text("utf-8"))
+            kept = tables[key] if missing is None else tables.get(key, missing)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{file}: cannot be read ({error}); restore it or train again") from error
         if not isinstance(kept, dict):
             raise RunError(f"{file}: '{key}' is no table; restore it or train again")
