@@ -10,15 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bytropix.datasets.stream import ByteBatch, ByteStream
+    from bytropix.datasets.batch import ByteBatch
+    from bytropix.datasets.state import StreamWarning
+    from bytropix.datasets.stream import ByteStream
+    from bytropix.datasets.tar_stream import TarStream
     from bytropix.datasets.validation import ValidationBatch, ValidationWindows
 
-__all__ = ["ByteBatch", "ByteStream", "ValidationBatch", "ValidationWindows"]
+__all__ = ["ByteBatch", "ByteStream", "StreamWarning", "TarStream", "ValidationBatch", "ValidationWindows"]
 
 # Streams need torch, which takes a second to import; ingestion workers import this package for its store alone.
 _MODULES = {
-    "ByteBatch": "stream",
+    "ByteBatch": "batch",
     "ByteStream": "stream",
+    "StreamWarning": "state",
+    "TarStream": "tar_stream",
     "ValidationBatch": "validation",
     "ValidationWindows": "validation",
 }

@@ -1,14 +1,15 @@
-"""Where a range of bytes lies in memory: a block is fetched once and known by its address from then on.
+"""Where runs of bytes lie in memory: parts are opened, blocks checked, fetched and decoded when they are first touched.
 
-    ranges (part, start, stop) -> blocks touched -> fetch the missing ones -> segments (address, length)
+    runs (part, start, stop) -> open new parts -> check blocks of mapped parts, fetch those of others
+                             -> segments (address, length)
 
-A block of a mapped part is a view of its map, asked for once so that the store checks it. A block of a
-compressed part is decoded and kept in a least-recently-used cache, which should hold what one group of
-the order touches. Blocks that are missing together are fetched in two threads: reading, checking and
-decoding release Python's lock.
+A mapped part is one range of addresses; its blocks are looked at once, so that the store checks them. The blocks of any
+other part, compressed or remote, are kept in a least-recently-used cache, which should hold what a round of the order
+touches. What is kept for each part and block is a few bytes of a table of zeros, of which the system provides only what
+has been touched: a store may have millions of parts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -17,17 +18,23 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bytropix.datasets.quarantine import Damage, Quarantine
+from bytropix.datasets.windows import Runs
+from bytropix.errors import StoreError
+
 ArrayName = Literal["bytes", "starts"]
 
-_THREADS = 2
+LOCAL_THREADS, REMOTE_THREADS = 2, 16  # decoding keeps cores busy, a network wants many questions under way
+MOST_MAPPED = 128  # parts; a round of the order touches 48 places
+NEW, MAPPED, FETCHED, LOST = range(4)  # what is known of a part
 
 
 class BlockSource(Protocol):
     """What a gather needs of a part."""
 
     @property
-    def n_bytes(self) -> int:
-        """Bytes of text in the part; its `starts` array has one bit for each."""
+    def url(self) -> str:
+        """Where the part lies."""
         ...
 
     @property
@@ -35,20 +42,29 @@ class BlockSource(Protocol):
         """Whether a block is a view that stays valid as long as the part; if not, it is memory of its own."""
         ...
 
-    def block_bytes(self, name: ArrayName, /) -> int:
-        """Return the size of every block of an array but the last, in stored raw bytes."""
+    @property
+    def remote(self) -> bool:
+        """Whether blocks come over a network."""
         ...
 
-    def block(self, name: ArrayName, index: int, /) -> NDArray[np.uint8]:
-        """Return a block, u8, contiguous; raises StoreError if its checksum is wrong."""
+    def whole(self, name: str, /) -> NDArray[np.uint8]:
+        """Return an array of a mapped part as one view, unchecked."""
+        ...
+
+    def block(self, name: str, index: int, /) -> NDArray[np.uint8]:
+        """Return a block, u8, contiguous, all but an array's last equally long; raises StoreError if it is damaged."""
+        ...
+
+    def prefetch(self, name: str, first: int, stop: int, /) -> None:
+        """Take note that blocks will be wanted soon."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Ranges as runs of memory: range i is the runs first[i] to first[i + 1] of `address` and `length`.
+    """Runs as pieces of memory: run i is the pieces first[i] to first[i + 1] of `address` and `length`.
 
-    `held` keeps decoded blocks alive; addresses are valid as long as this object is.
+    `held` keeps maps and decoded blocks alive: addresses are valid as long as this object is. A lost run has no piece.
     """
 
     address: NDArray[np.int64]
@@ -63,96 +79,203 @@ class BlockTable:
     Not safe for threads: callers hold a lock around `segments`, and may use its result without.
 
     Args:
-        parts: The parts, in the order that ranges number them.
+        parts: The parts, in the order that runs number them.
+        sizes: i64 [parts], bytes of text of each.
         name: The array.
         capacity: Bytes of decoded blocks to keep; the blocks of one call are kept whatever it says.
+        block_bytes: Size of a block.
+        quarantine: What to do about damage.
     """
 
-    def __init__(self, parts: Sequence[BlockSource], name: ArrayName, capacity: int) -> None:
-        self._parts = list(parts)
-        self._name = name
-        self._capacity = capacity
-        self._block_bytes = np.array([part.block_bytes(name) for part in parts], dtype=np.int64)
-        stored = [part.n_bytes if name == "bytes" else (part.n_bytes + 7) // 8 for part in parts]
-        counts = -(-np.array(stored, dtype=np.int64) // self._block_bytes)
-        self._first_slot = np.concatenate(([0], np.cumsum(counts)))
-        self._address = np.zeros(int(self._first_slot[-1]), dtype=np.int64)  # 0: not in memory
-        self._used = np.zeros_like(self._address)  # the call that used a block last
+    def __init__(
+        self,
+        parts: Sequence[BlockSource],
+        sizes: NDArray[np.int64],
+        name: ArrayName,
+        capacity: int,
+        block_bytes: int,
+        quarantine: Quarantine,
+    ) -> None:
+        self._parts, self._name, self._capacity, self._quarantine = parts, name, capacity, quarantine
+        self._block_bytes = block_bytes
+        stored = sizes if name == "bytes" else (sizes + 7) >> 3
+        self._first_block = np.concatenate(([0], np.cumsum(-(-stored // block_bytes))))
+        self._kind = np.zeros(sizes.size, dtype=np.uint8)
+        self._base = np.zeros(sizes.size, dtype=np.int64)  # address of a mapped part
+        self._checked = np.zeros(int(self._first_block[-1]), dtype=np.bool_)  # of mapped parts
+        self._views: dict[int, NDArray[np.uint8]] = {}  # of mapped parts, the oldest first
         self._calls = 0
         self._decoded: dict[int, NDArray[np.uint8]] = {}
+        self._used: dict[int, int] = {}  # the call that used a decoded block last
         self._decoded_bytes = 0
+        self._lost: set[int] = set()
+        self._index()
 
-    def segments(self, parts: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Segments:
-        """Fetch what the ranges touch and say where it lies.
-
-        Args:
-            parts: i64 [k], indices into the part list.
-            starts: i64 [k], stored raw bytes into the part.
-            stops: i64 [k], past the last byte; start < stop <= the array's stored bytes.
+    def segments(self, runs: Runs) -> Segments:
+        """Fetch what the runs touch and say where it lies.
 
         Raises:
-            StoreError: A block cannot be read or its checksum is wrong.
+            StoreError: A part or block is damaged, and damage is not to be left out.
         """
         self._calls += 1
-        touched = _touch(parts, starts, stops, self._first_slot, self._block_bytes, self._used, self._calls)
-        self._fetch(touched[self._address[touched] == 0].tolist())
-        held = [self._decoded[slot] for slot in touched.tolist() if slot in self._decoded] if self._decoded else []
-        address, length, first = _split(parts, starts, stops, self._first_slot, self._block_bytes, self._address)
-        return Segments(address, length, first, held)
+        opened = self._kind[runs.parts]
+        if not opened.all():
+            self._open(np.unique(runs.parts[opened == NEW]).tolist())
+        where = (runs.parts, runs.starts, runs.stops, self._block_bytes, self._first_block, self._kind)
+        held = list(self._views.values())
+        unchecked, fetched = _touched(*where, self._checked, check=self._quarantine.checks != "off")
+        if unchecked.size:
+            self._check(np.unique(unchecked))
+        if fetched.size:
+            held += self._fetch(np.unique(fetched).tolist())
+        lost = np.array(sorted(self._lost), dtype=np.int64)
+        found = Segments(*_split(*where, self._base, self._slots, self._addresses, lost), held)
+        self._unmap()
+        return found
 
-    def _fetch(self, slots: list[int]) -> None:
-        """Bring blocks into memory, making room among the decoded ones if need be."""
-        if not slots:
-            return
-        with ThreadPoolExecutor(min(_THREADS, len(slots)), thread_name_prefix="bytropix-fetch") as executor:
-            for slot, (block, compressed) in zip(slots, executor.map(self._read, slots), strict=True):
-                if compressed:
-                    self._decoded[slot] = block
-                    self._decoded_bytes += block.nbytes
-                self._address[slot] = block.ctypes.data
-        if self._decoded_bytes > self._capacity:
+    def expect(self, runs: Runs) -> None:
+        """Pass on to the parts that these bytes will be wanted soon."""
+        kind = np.full_like(self._kind, FETCHED)
+        where = (runs.parts, runs.starts, runs.stops, self._block_bytes, self._first_block, kind)
+        blocks = np.unique(_touched(*where, self._checked, check=False)[1])
+        for part, first, stop in _stretches(blocks, self._first_block):
+            self._parts[part].prefetch(self._name, first, stop)
+
+    def _open(self, parts: list[int]) -> None:
+        """Find out what parts are, and map those that can be."""
+        for part in parts:
+            source = self._parts[part]
+            if not source.mapped:
+                self._kind[part] = FETCHED
+                continue
+            try:
+                view = source.whole(self._name)
+            except StoreError as error:
+                count = int(self._first_block[part + 1] - self._first_block[part])
+                self._quarantine.add(Damage(source.url, self._name, -1, count, str(error)), error)
+                self._kind[part] = LOST
+                continue
+            self._views[part] = view
+            self._base[part] = view.ctypes.data
+            self._kind[part] = MAPPED
+
+    def _unmap(self) -> None:
+        """Let go of the parts that were mapped first, where there are many: each map takes a file descriptor."""
+        for part in list(self._views)[: max(0, len(self._views) - MOST_MAPPED)]:
+            del self._views[part]
+            self._kind[part] = NEW
+
+    def _check(self, blocks: NDArray[np.int64]) -> None:
+        """Have blocks of mapped parts checked."""
+        for block, found in self._read(blocks.tolist()):
+            self._checked[block] = True
+            if found is None:
+                self._lost.add(block)
+
+    def _fetch(self, blocks: list[int]) -> list[NDArray[np.uint8]]:
+        """Bring blocks into memory, making room if need be; returns them all."""
+        missing = [block for block in blocks if block not in self._decoded and block not in self._lost]
+        for block, found in self._read(missing):
+            if found is None:
+                self._lost.add(block)
+            else:
+                self._decoded[block] = found
+                self._decoded_bytes += found.nbytes
+        present = [block for block in blocks if block in self._decoded]
+        self._used.update(dict.fromkeys(present, self._calls))
+        if missing:
             self._evict()
+            self._index()
+        return [self._decoded[block] for block in present]
 
-    def _read(self, slot: int) -> tuple[NDArray[np.uint8], bool]:
-        """Return a block and whether it was decoded, so that nothing else holds it."""
-        part = int(np.searchsorted(self._first_slot, slot, side="right")) - 1
-        found = self._parts[part]
-        return found.block(self._name, slot - int(self._first_slot[part])), not found.mapped
+    def _read(self, blocks: list[int]) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
+        """Give blocks as they are read, `None` for one that is damaged and left out."""
+        if not blocks:
+            return
+        parts = (np.searchsorted(self._first_block, blocks, side="right") - 1).tolist()
+        threads = REMOTE_THREADS if any(self._parts[part].remote for part in parts) else LOCAL_THREADS
+        if len(blocks) == 1:
+            yield blocks[0], self._one(parts[0], blocks[0])
+            return
+        with ThreadPoolExecutor(min(threads, len(blocks)), thread_name_prefix="bytropix-fetch") as executor:
+            try:
+                yield from zip(blocks, executor.map(self._one, parts, blocks), strict=True)
+            except BaseException:
+                executor.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _one(self, part: int, block: int) -> NDArray[np.uint8] | None:
+        """Return a block, `None` if it is damaged and left out."""
+        source, index = self._parts[part], block - int(self._first_block[part])
+        try:
+            return source.block(self._name, index)
+        except StoreError as error:
+            self._quarantine.add(Damage(source.url, self._name, index, 1, str(error)), error)
+            return None
 
     def _evict(self) -> None:
         """Drop the blocks that were not used for longest until the rest fits; those of this call stay."""
-        for slot in sorted(self._decoded, key=lambda slot: int(self._used[slot])):
-            if self._decoded_bytes <= self._capacity or self._used[slot] == self._calls:
+        if self._decoded_bytes <= self._capacity:
+            return
+        for block in sorted(self._decoded, key=self._used.__getitem__):
+            if self._decoded_bytes <= self._capacity or self._used[block] == self._calls:
                 return
-            self._decoded_bytes -= self._decoded.pop(slot).nbytes
-            self._address[slot] = 0
+            self._decoded_bytes -= self._decoded.pop(block).nbytes
+            del self._used[block]
+
+    def _index(self) -> None:
+        """Lay the decoded blocks out for compiled code: their numbers, ascending, and addresses."""
+        self._slots = np.array(sorted(self._decoded), dtype=np.int64)
+        self._addresses = np.array([self._decoded[slot].ctypes.data for slot in self._slots.tolist()], dtype=np.int64)
+
+
+def _stretches(blocks: NDArray[np.int64], first_block: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Give (part, first, stop) of ascending blocks that follow each other in a part."""
+    parts = np.searchsorted(first_block, blocks, side="right") - 1
+    borders = np.flatnonzero((np.diff(blocks) != 1) | (np.diff(parts) != 0)) + 1
+    for stretch in np.split(np.arange(blocks.size), borders):
+        if stretch.size:
+            part = int(parts[stretch[0]])
+            base = int(first_block[part])
+            yield part, int(blocks[stretch[0]]) - base, int(blocks[stretch[-1]]) + 1 - base
 
 
 @numba.njit(nogil=True, cache=True)
-def _touch(
+def _touched(
     parts: NDArray[np.int64],
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],
-    first_slot: NDArray[np.int64],
-    block_bytes: NDArray[np.int64],
-    used: NDArray[np.int64],
-    call: int,
-) -> NDArray[np.int64]:
-    """Mark the blocks of the ranges as used by this call and list them, each once, in order of first use."""
+    block_bytes: int,
+    first_block: NDArray[np.int64],
+    kind: NDArray[np.uint8],
+    checked: NDArray[np.bool_],
+    *,
+    check: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the blocks of mapped parts to check, and those of other parts; a block may come several times."""
     bound = 0
     for i in range(parts.size):
-        size = block_bytes[parts[i]]
-        bound += (stops[i] - 1) // size - starts[i] // size + 1
-    touched = np.empty(bound, dtype=np.int64)
-    count = 0
+        bound += (stops[i] - 1) // block_bytes - starts[i] // block_bytes + 1
+    unchecked, fetched = np.empty(bound, dtype=np.int64), np.empty(bound, dtype=np.int64)
+    to_check = to_fetch = 0
     for i in range(parts.size):
-        base, size = first_slot[parts[i]], block_bytes[parts[i]]
-        for slot in range(base + starts[i] // size, base + (stops[i] - 1) // size + 1):
-            if used[slot] != call:
-                used[slot] = call
-                touched[count] = slot
-                count += 1
-    return touched[:count]
+        base = first_block[parts[i]]
+        what = kind[parts[i]]
+        for block in range(base + starts[i] // block_bytes, base + (stops[i] - 1) // block_bytes + 1):
+            if what == FETCHED:
+                fetched[to_fetch] = block
+                to_fetch += 1
+            elif what == MAPPED and check and not checked[block]:
+                unchecked[to_check] = block
+                to_check += 1
+    return unchecked[:to_check], fetched[:to_fetch]
+
+
+@numba.njit(nogil=True, cache=True)
+def _is_in(block: int, ascending: NDArray[np.int64]) -> bool:
+    """Whether a block is in a list."""
+    place = np.searchsorted(ascending, block)
+    return bool(place < ascending.size and ascending[place] == block)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -160,24 +283,41 @@ def _split(
     parts: NDArray[np.int64],
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],
-    first_slot: NDArray[np.int64],
-    block_bytes: NDArray[np.int64],
-    address: NDArray[np.int64],
+    block_bytes: int,
+    first_block: NDArray[np.int64],
+    kind: NDArray[np.uint8],
+    base: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    addresses: NDArray[np.int64],
+    lost: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Cut each range at block borders; returns (address, length, first) of `Segments`."""
+    """Return (address, length, first) of `Segments`: a mapped run is one piece, others are cut at block borders."""
+    bound = parts.size
+    for i in range(parts.size):
+        bound += (stops[i] - 1) // block_bytes - starts[i] // block_bytes
+    address, length = np.empty(bound, dtype=np.int64), np.empty(bound, dtype=np.int64)
     first = np.empty(parts.size + 1, dtype=np.int64)
-    first[0] = 0
+    first[0] = count = 0
     for i in range(parts.size):
-        size = block_bytes[parts[i]]
-        first[i + 1] = first[i] + (stops[i] - 1) // size - starts[i] // size + 1
-    places = np.empty(first[-1], dtype=np.int64)
-    lengths = np.empty(first[-1], dtype=np.int64)
-    for i in range(parts.size):
-        base, size, start = first_slot[parts[i]], block_bytes[parts[i]], starts[i]
-        for run in range(first[i], first[i + 1]):
-            block = start // size
-            within = start - block * size
-            places[run] = address[base + block] + within
-            lengths[run] = min(size - within, stops[i] - start)
-            start += lengths[run]
-    return places, lengths, first
+        part = parts[i]
+        here = count
+        gone = kind[part] == LOST
+        if lost.size:
+            for block in range(starts[i] // block_bytes, (stops[i] - 1) // block_bytes + 1):
+                gone = gone or _is_in(first_block[part] + block, lost)
+        if not gone and kind[part] == MAPPED:
+            address[count], length[count] = base[part] + starts[i], stops[i] - starts[i]
+            count += 1
+        elif not gone:
+            place = starts[i]
+            while place < stops[i]:
+                block = place // block_bytes
+                within = place - block * block_bytes
+                slot = np.searchsorted(slots, first_block[part] + block)
+                address[count] = addresses[slot] + within
+                length[count] = min(block_bytes - within, stops[i] - place)
+                place += length[count]
+                count += 1
+        first[i + 1] = count if not gone else here
+        count = first[i + 1]
+    return address[:count], length[:count], first

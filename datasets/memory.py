@@ -57,33 +57,39 @@ def prefetch(address: int, count: int) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def align_bits(packed: NDArray[np.uint64], shift: int, length: int, counted: int, aligned: NDArray[np.uint64]) -> int:
-    """Move bits `shift`, `shift` + 1, ... of `packed` (lowest bit first) to bit 0 on, set bit 0, and count some.
+def append_bits(packed: NDArray[np.uint64], shift: int, count: int, row: NDArray[np.uint64], place: int) -> None:
+    """Write bits `shift`, `shift` + 1, ... of `packed` (lowest bit first) to bits `place`, `place` + 1, ... of a row.
 
     Args:
         packed: u64 [k + 1] of a little-endian bit string; the last word only feeds the shift.
         shift: 0 to 63.
-        length: Bits to keep, 1 to 64 k; those behind become 0.
-        counted: How many of the first bits to count, at most 64 k.
-        aligned: u64 [k], written.
-
-    Returns:
-        The number of ones among the first `counted` bits.
+        count: Bits to write, 1 to 64 k.
+        row: u64, whose bits from `place` on are 0.
+        place: Any bit of the row such that `count` more fit.
     """
     down, up = np.uint64(shift), np.uint64(63 - shift)
-    for i in range(aligned.size):
-        aligned[i] = (packed[i] >> down) | ((packed[i + 1] << np.uint64(1)) << up)
-    aligned[0] |= np.uint64(1)
-    whole = length >> 6
-    if whole < aligned.size:
-        aligned[whole] &= _lowest(length & 63)
-        aligned[whole + 1 :] = 0
+    left, right = np.uint64(place & 63), np.uint64(63 - (place & 63))
+    one = np.uint64(1)
+    target = place >> 6
+    for i in range((count + 63) >> 6):
+        word = (packed[i] >> down) | ((packed[i + 1] << one) << up)
+        if count - 64 * i < 64:
+            word &= _lowest(count - 64 * i)
+        row[target + i] |= word << left
+        above = (word >> one) >> right
+        if above:
+            row[target + i + 1] |= above
+
+
+@numba.njit(nogil=True, cache=True)
+def count_bits(row: NDArray[np.uint64], counted: int) -> int:
+    """Return the number of ones among the first `counted` bits of a row."""
     whole = counted >> 6
     found = np.uint64(0)
-    for word in aligned[:whole]:
+    for word in row[:whole]:
         found += _ones(word)
-    if whole < aligned.size:
-        found += _ones(aligned[whole] & _lowest(counted & 63))
+    if whole < row.size:
+        found += _ones(row[whole] & _lowest(counted & 63))
     return int(found)
 
 

@@ -1,237 +1,290 @@
-"""An endless, resumable stream of shuffled training batches.
+"""A resumable stream of shuffled training batches.
 
-    position -> places of a few batches (closed form) -> gather, in a thread -> queue -> ByteBatch -> position moves on
+    position -> runs of a few batches (closed form) -> gather, in a thread -> queue -> ByteBatch -> position moves on
 
-The only state is the number of windows delivered so far. A batch may span the border of two epochs: the last short
-batch of an epoch is filled up with the first windows of the next, so every batch has the same shape and every window
-is delivered exactly once an epoch.
+The only state is the number of windows delivered so far, by all ranks together. A batch may span the border of two
+epochs: unless told otherwise the last short batch of an epoch is filled up with the first windows of the next, so that
+every batch has the same shape and every byte is delivered exactly once an epoch.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from bytropix.datasets.batch import ByteBatch
+from bytropix.datasets.batches import Batches, LastBatch
+from bytropix.datasets.corpus import Corpus, Pack
 from bytropix.datasets.gather import CACHE_BYTES, Gatherer
-from bytropix.datasets.order import WindowOrder
 from bytropix.datasets.prefetch import ordered_prefetch
+from bytropix.datasets.quarantine import Checks, Damage, Quarantine
+from bytropix.datasets.state import StreamState, StreamWarning, read_state
 from bytropix.datasets.store import Store
-from bytropix.errors import ConfigError, StoreError
+from bytropix.datasets.windows import Runs
+from bytropix.errors import StoreError
 
 _CHUNK_BYTES = 4 << 20  # gathered at a time: handing a result from thread to thread costs as much as gathering 256 KiB
 _CHUNK_BATCHES = 32  # thousands of tiny batches made ahead would keep a training waiting at its start and end
 _CHUNKS_AHEAD = 8  # with fewer, threads stand still where the consumer is late by one slice of the scheduler
 _THREADS = 2
-_EIGHT_COPIES = 0x0101010101010101
-_BIT_OF_COPY = 0x8040201008040201 - (1 << 64)  # as a signed word
-
-
-@dataclass(frozen=True, slots=True)
-class ByteBatch:
-    """One training batch.
-
-    Patch starts travel packed, an eighth of their size as flags; `starts` unpacks them where the batch is.
-
-    Attributes:
-        bytes: u8 [batch, context + 1].
-        bits: u8 [batch, 8 * ceil((context + 1) / 64)]; bit j of a row, lowest first, is set where a patch opens with
-            its byte j. Bit 0 is always set; those behind the row are not.
-        patches: The largest number of patches that open in the first `context` columns of a row.
-    """
-
-    bytes: Tensor
-    bits: Tensor
-    patches: int
-
-    @property
-    def starts(self) -> Tensor:
-        """The bits as flags, bool [batch, context + 1], unpacked at each call."""
-        return unpack_starts(self.bits, self.bytes.shape[1])
-
-    def to(self, device: torch.device | str) -> "ByteBatch":
-        """Return the batch on a device; from pinned memory, the copy does not wait."""
-        move = partial(Tensor.to, device=device, non_blocking=True)
-        return ByteBatch(move(self.bytes), move(self.bits), self.patches)
-
-    def pin_memory(self) -> "ByteBatch":
-        """Return a copy in pinned memory, as a `DataLoader` asks for."""
-        return ByteBatch(self.bytes.pin_memory(), self.bits.pin_memory(), self.patches)
-
-
-def unpack_starts(bits: Tensor, width: int) -> Tensor:
-    """Return the first `width` bits of each row of u8 [rows, n], lowest first, as bool [rows, width]."""
-    # A product puts eight copies of a byte side by side, the mask keeps bit j of copy j: few wide steps, no table.
-    spread = (bits.long() * _EIGHT_COPIES).bitwise_and_(_BIT_OF_COPY)
-    return spread.view(torch.uint8).bool()[:, :width]
 
 
 class ByteStream(IterableDataset[ByteBatch]):
     """The windows of a split in shuffled order, a batch at a time, epoch after epoch.
 
-    The sequence of windows depends on the store, split, context and seed alone. In a torch `DataLoader` (with
-    `batch_size=None`) worker k of n delivers batches k, k + n, ..., which the loader deals back into the same
-    sequence. Such workers are copies: they begin at the position this stream has when the loader starts them and
-    leave it there, so behind `num_workers > 0` call `skip` with the batches taken before `state_dict`.
+    The sequence of global batches depends on the store, split, context, pack and seed alone. Rank r of R delivers rows
+    r, r + R, ... of each. In a torch `DataLoader` (with `batch_size=None`) worker k of n delivers batches k, k + n and
+    so on, which the loader deals back into the same sequence. Such workers are copies: they begin at the position this
+    stream has when the loader starts them and leave it there, so behind `num_workers > 0` call `skip` with the batches
+    taken before `state_dict`, or let torchdata's `StatefulDataLoader` collect the workers' states.
 
     Memory, whatever the store's size: about 45 MiB of batches made ahead (more where a single batch exceeds 4 MiB), and
-    for a compressed store up to 9/8 of `cache_bytes`. Each worker of a loader has its own.
+    for stores that are compressed or remote up to 9/8 of `cache_bytes`. Each worker of a loader has its own.
 
     Args:
-        store: An open store.
+        source: An open store.
         split: Name of the split.
         context: Bytes a model sees; a window has one more.
-        batch: Windows in a batch.
+        batch: Windows in a global batch, of all ranks together.
         seed: Names the order.
-        cache_bytes: Decoded text of a compressed store to keep. An epoch that fits is decoded once; a larger one is
-            decoded each time, from 80 MiB on each block once an epoch.
+        rank: Which rank this is.
+        ranks: How many there are; they must divide `batch`.
+        last: What becomes of the short batch at an epoch's end, see `Batches`.
+        epochs: Epochs to deliver, counted from the stream's very beginning; `None` for no end.
+        pack: How the split is cut into windows: "bytes" every `context` + 1 bytes.
+        checks: Each block is checked once, when it is first touched. "raise": damage is an error. "quarantine": rows
+            that touch a damaged block come empty (length 0) and are counted. "off": mapped blocks are not checked.
+        budget: Most damaged blocks that quarantine may leave out; one more is an error.
+        cache_bytes: Decoded text of compressed or remote parts to keep. An epoch that fits is decoded once; a larger
+            one is decoded each time, from 96 MiB for one rank on each block once an epoch.
+        prefetch: Whether batches are made ahead, in threads.
+        pinned: Whether batches lie in pinned memory, from which a GPU copies without waiting.
 
     Raises:
-        ConfigError: batch is below 1, or the context is longer than every part of the split.
+        ConfigError: A setting is out of its range, or the ranks do not divide the batch.
         StoreError: The store has no such split.
     """
 
     def __init__(
         self,
-        store: Store,
+        source: Store,
         *,
         split: str = "train",
         context: int,
         batch: int,
         seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        last: LastBatch = "fill",
+        epochs: int | None = None,
+        pack: Pack = "bytes",
+        checks: Checks = "raise",
+        budget: int = 0,
         cache_bytes: int = CACHE_BYTES,
+        prefetch: bool = True,
+        pinned: bool = False,
     ) -> None:
         super().__init__()
-        if batch < 1:
-            raise ConfigError(f"batch must be at least 1 window, got {batch}")
-        self.split = split
-        self.context = context
-        self.batch = batch
+        self._made_with = {
+            name: value for name, value in locals().items() if name not in ("self", "__class__", "source")
+        }
+        self.split, self.context, self.batch, self.pack = split, context, batch, pack
         self.cache_bytes = cache_bytes
-        self._store = store
-        self._parts = store.parts(split)
-        if not self._parts:
-            raise StoreError(
-                f"{store.url}: split {split!r} holds no bytes (splits: {', '.join(store.splits)}); "
-                "choose another split or ingest more"
-            )
+        self._source = source
+        self._corpus = Corpus.open(source, split=split, context=context, pack=pack)
+        self._batches = Batches(
+            windows=self._corpus.windows, batch=batch, last=last, epochs=epochs, rank=rank, ranks=ranks
+        )
+        self._quarantine = Quarantine(checks, budget)
+        self._gather = Gatherer(
+            self._corpus.parts,
+            self._corpus.sizes,
+            cache_bytes=cache_bytes,
+            quarantine=self._quarantine,
+            pinned=pinned,
+        )
+        self._prefetch = prefetch
         self._position = 0
+        self._lead: int | None = None  # batches between the position and the next one of this reader, if it is known
         self._use_seed(seed)
-        self._gather = Gatherer(self._parts, cache_bytes=cache_bytes)
 
     @property
     def windows(self) -> int:
         """Windows in an epoch."""
-        return self._order.windows
+        return self._corpus.windows
 
     @property
-    def skipped_parts(self) -> int:
-        """Parts shorter than a window, of which nothing is read."""
-        return self._order.skipped_parts
+    def n_bytes(self) -> int:
+        """Bytes of the split, each of them delivered once an epoch."""
+        return self._corpus.n_bytes
+
+    @property
+    def position(self) -> int:
+        """Windows that all ranks together have been given: epoch * windows + place in the epoch."""
+        return self._position
+
+    @property
+    def quarantined(self) -> list[Damage]:
+        """The damage that was left out so far, by this process."""
+        return list(self._quarantine.found)
 
     def __iter__(self) -> Iterator[ByteBatch]:
-        """Yield batches from the current position on, without end."""
+        """Yield batches from the current position on.
+
+        Raises:
+            StoreError: Something read is damaged, or an epoch ended without every byte having been accounted for.
+        """
         worker = get_worker_info()
         lane, lanes = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        tasks = self._tasks(self._position + lane * self.batch, lanes * self.batch)
-        with closing(ordered_prefetch(self._chunk, tasks, threads=_THREADS, ahead=_CHUNKS_AHEAD)) as chunks:
+        first = lane if self._lead is None else self._lead
+        tasks = self._tasks(self._position, first, lanes)
+        self._ask_ahead(self._position, first)
+        if self._prefetch:
+            chunks = ordered_prefetch(self._chunk, tasks, threads=_THREADS, ahead=_CHUNKS_AHEAD)
+        else:
+            chunks = (self._chunk(task) for task in tasks)
+        with closing(chunks):
             for chunk in chunks:
+                if not chunk:
+                    return
                 for following, batch in chunk:
                     self._position = following
+                    self._lead = lanes - 1
                     yield batch
 
     def skip(self, batches: int) -> None:
         """Move on by some batches, such as those that a loader's workers delivered; iterate anew afterwards."""
-        self._position += batches * self.batch
+        if batches:
+            first, sizes = self._batches.at(self._position, np.array([batches - 1]))
+            self._position = int(first[0] + sizes[0])
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands after the last batch delivered; whatever was prefetched does not count.
 
         Returns:
-            `epoch`, `position` (windows delivered in that epoch), `seed`, and what these numbers are about: the
-            store's `fingerprint`, the `split` and the `context`.
+            Plain data of at most 256 bytes as JSON: `epoch`, `position` (windows delivered in that epoch, by all
+            ranks), `seed`, and what these are about: the store's `fingerprint`, `split`, `context`, `pack` and `order`.
+            It is the same on every rank, and good for any number of ranks.
         """
-        epoch, position = divmod(self._position, self.windows)
-        return {
-            "epoch": epoch,
-            "position": position,
-            "seed": self._order.seed,
-            **self._subject(),
-        }
+        return self._state().plain()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly behind the last batch delivered when `state` was taken; iterate anew afterwards.
 
+        Batch size, ranks and workers may be others than they were. So may the context: windows are then cut anew, which
+        a `StreamWarning` tells.
+
         Raises:
-            StoreError: The state is of another store, split or context, or no state at all.
+            StoreError: The state is of another store, split or cut, or no state at all.
         """
-        try:
-            epoch, position, seed = (int(state[name]) for name in ("epoch", "position", "seed"))
-            there = {name: state[name] for name in self._subject()}
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{self._store.url}: not the state of a byte stream: {state!r}") from error
-        for name, here in self._subject().items():
-            if there[name] != here:
-                raise StoreError(
-                    f"{self._store.url}: the {name} of this stream is {here}, the state to resume from has "
-                    f"{there[name]}; use the {name} that it was taken with, or start a new run"
-                )
-        if epoch < 0 or not 0 <= position < self.windows:
-            raise StoreError(
-                f"{self._store.url}: the state to resume from is damaged: position {position} of epoch {epoch}, where "
-                f"an epoch has {self.windows} windows; resume from another checkpoint"
-            )
-        self._use_seed(seed)
-        self._position = epoch * self.windows + position
+        found = read_state(state, self._state(), place=self._corpus.url)
+        moved, notice = found.under(self._state(), self.windows, place=self._corpus.url)
+        if notice:
+            warnings.warn(f"{self._corpus.url}: {notice}", StreamWarning, stacklevel=2)
+        self._use_seed(found.seed)
+        self._position = moved.epoch * self.windows + moved.position
+        self._lead = found.lead
 
-    def _subject(self) -> dict[str, Any]:
-        """Return what a position means nothing without."""
-        return {"fingerprint": self._store.fingerprint, "split": self.split, "context": self.context}
-
-    def _use_seed(self, seed: int) -> None:
-        sizes = [part.n_bytes for part in self._parts]
-        self._order = WindowOrder(sizes, context=self.context, seed=seed, split=self.split)
-
-    def _tasks(self, first: int, stride: int) -> Iterator[tuple[int, int, int]]:
-        """Yield chunks of batches at first, first + stride, ...; the first chunk is one batch, which comes soon."""
-        yield first, 1, stride
-        batches = min(max(1, _CHUNK_BYTES // (self.batch * (self.context + 1))), _CHUNK_BATCHES)
-        for start in count(first + stride, batches * stride):
-            yield start, batches, stride
-
-    def _chunk(self, task: tuple[int, int, int]) -> list[tuple[int, ByteBatch]]:
-        """Gather batches at first, first + stride, ...; returns each with the position behind it."""
-        first, batches, stride = task
-        positions = first + stride * np.arange(batches)
-        places = self._order.places((positions[:, None] + np.arange(self.batch)).ravel())
-        width = self.context + 1
-        lengths = np.full(batches * self.batch, width, dtype=np.int64)
-        rows = self._gather(places, lengths, width=width, counted=self.context)
-        # A tensor a batch, not slices of one: those would be saved with all of its memory.
-        text = map(torch.from_numpy, rows.bytes.reshape(batches, self.batch, -1))
-        bits = map(torch.from_numpy, rows.bits.reshape(batches, self.batch, -1))
-        patches = rows.patches.reshape(batches, self.batch).max(axis=1).tolist()
-        return list(zip((positions + self.batch).tolist(), map(ByteBatch, text, bits, patches), strict=True))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process as the store's path and a state; the store is opened again there."""
-        return _reopen, (
-            self._store.url,
-            self.split,
-            self.context,
-            self.batch,
-            self.cache_bytes,
-            self.state_dict(),
+    def _state(self) -> StreamState:
+        epoch, position = divmod(self._position, self.windows)
+        return StreamState(
+            epoch=epoch,
+            position=position,
+            seed=self._seed,
+            fingerprint=self._corpus.fingerprint,
+            split=self.split,
+            context=self.context,
+            pack=self.pack,
+            lead=self._lead if get_worker_info() is not None else None,
         )
 
+    def _use_seed(self, seed: int) -> None:
+        self._seed = seed
+        self._order = self._corpus.order(seed)
 
-def _reopen(url: str, split: str, context: int, batch: int, cache_bytes: int, state: Mapping[str, Any]) -> ByteStream:
-    stream = ByteStream(Store.open(url), split=split, context=context, batch=batch, cache_bytes=cache_bytes)
+    def _tasks(self, start: int, first: int, stride: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the numbers, from `start` on, of the batches first, first + stride, ... in chunks.
+
+        The first chunk is one batch, which comes soon.
+        """
+        yield start, np.array([first])
+        batches = min(max(1, _CHUNK_BYTES // (self._batches.rows * (self.context + 1))), _CHUNK_BATCHES)
+        for number in count(first + stride, batches * stride):
+            yield start, number + stride * np.arange(batches)
+
+    def _ask_ahead(self, start: int, number: int) -> None:
+        """Let remote parts fetch what the round at hand needs, all of it at once."""
+        if self._corpus.remote:
+            first, _ = self._batches.at(start, np.array([number]))
+            residue = int(first[0] + self._batches.rank) % self._batches.ranks
+            self._gather.expect(self._order.at_hand(int(first[0]), residue=residue, ranks=self._batches.ranks))
+
+    def _chunk(self, task: tuple[int, NDArray[np.int64]]) -> list[tuple[int, ByteBatch]]:
+        """Gather batches; returns each with the position behind it, none if the stream has ended."""
+        start, numbers = task
+        firsts, sizes = self._batches.at(start, numbers)
+        firsts, sizes = firsts[sizes > 0], sizes[sizes > 0]
+        positions, counts = self._batches.rows_of(firsts, sizes)
+        if self._corpus.remote:
+            self._gather.expect(self._order.coming(positions))
+        runs = self._order.runs(positions)
+        if self._batches.last == "pad":
+            runs = _padded(runs, counts, self._batches.rows)
+            counts = np.full_like(counts, self._batches.rows)
+        rows = self._gather(runs, width=self.context + 1, counted=self.context, documents=self.pack == "documents")
+        self._account(runs, rows.lengths)
+        batches, row = [], 0
+        for first, size, here in zip(firsts.tolist(), sizes.tolist(), counts.tolist(), strict=True):
+            own = slice(row, row + here)
+            batch = ByteBatch(
+                bytes=_apart(rows.bytes[own]),
+                bits=_apart(rows.bits[own]),
+                patches=int(rows.patches[own].max(initial=1)),
+                lengths=torch.from_numpy(rows.lengths[own]),
+                documents=None if rows.documents is None else _apart(rows.documents[own]),
+                n_bytes=int(rows.lengths[own].sum()),
+                position=first,
+            )
+            batches.append((first + size, batch))
+            row += here
+        return batches
+
+    def _account(self, runs: Runs, lengths: NDArray[np.int64]) -> None:
+        """Refuse rows of which some bytes are missing, unless a damaged block was left out."""
+        wanted = np.diff(np.concatenate(([0], np.cumsum(runs.stops - runs.starts)))[runs.first])
+        missing = np.flatnonzero(lengths != wanted)
+        if missing.size and not self._quarantine.found:
+            raise StoreError(
+                f"{self._corpus.url}: {missing.size} rows came with fewer bytes than they have, though nothing was "
+                "found to be damaged; this is a fault of the program: report it"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as the store's place, the settings and a state; the store is opened again there."""
+        return _reopen, (self._source.url, self._made_with, self.state_dict())
+
+
+def _apart(rows: Tensor) -> Tensor:
+    """Return rows as a tensor that is saved without those around it; pinned memory must stay torch's own."""
+    return rows if rows.is_pinned() else torch.from_numpy(rows.numpy())
+
+
+def _padded(runs: Runs, counts: NDArray[np.int64], rows: int) -> Runs:
+    """Return runs with empty rows behind those of each batch, up to `rows`."""
+    short = np.flatnonzero(counts < rows)
+    at = np.cumsum(counts)[short]
+    ends = np.repeat(at, (rows - counts)[short])
+    return Runs(np.insert(runs.first, ends, runs.first[ends]), runs.parts, runs.starts, runs.stops)
+
+
+def _reopen(url: str, settings: dict[str, Any], state: Mapping[str, Any]) -> ByteStream:
+    stream = ByteStream(Store.open(url), **settings)
     stream.load_state_dict(state)
     return stream

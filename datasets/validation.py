@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bytropix.datasets.gather import Gatherer
-from bytropix.datasets.order import Places
 from bytropix.datasets.store import Store
+from bytropix.datasets.windows import Runs
 from bytropix.errors import ConfigError
 from bytropix.patching import Patcher
 
@@ -80,7 +80,7 @@ class ValidationWindows:
         self.batch = batch
         self._patcher = patcher
         self._parts = store.parts(split)
-        self._gather = Gatherer(self._parts)
+        self._gather = Gatherer(self._parts, np.array([part.n_bytes for part in self._parts], dtype=np.int64))
         self.n_bytes = sum(part.n_bytes for part in self._parts)
 
     def __iter__(self) -> Iterator[ValidationBatch]:
@@ -100,11 +100,12 @@ class ValidationWindows:
         """Return a batch; `cut` holds the part's patch starts where they are not the stored ones."""
         starts, stops, score_from = windows.T
         lengths = stops - starts
-        places = Places(np.full(len(windows), part, dtype=np.int64), np.ascontiguousarray(starts))
-        rows = self._gather(places, lengths, width=self.context, counted=self.context)
+        parts = np.full(len(windows), part, dtype=np.int64)
+        runs = Runs.single(parts, np.ascontiguousarray(starts), np.ascontiguousarray(stops))
+        rows = self._gather(runs, width=self.context, counted=self.context)
         flags = rows.starts if cut is None else _flags(cut, starts, stops, self.context)
         return ValidationBatch(
-            bytes=torch.from_numpy(rows.bytes),
+            bytes=rows.bytes,
             starts=torch.from_numpy(flags),
             lengths=torch.from_numpy(lengths),
             score_from=torch.from_numpy(score_from - starts),

@@ -33,7 +33,8 @@ from bytropix.datasets.store import (
 from bytropix.datasets.store.formats import encode
 from bytropix.datasets.store.manifest import MANIFEST, quarantine_name
 from bytropix.datasets.store.patch_lengths import count_lengths
-from bytropix.datasets.stream import ByteBatch, ByteStream
+from bytropix.datasets.batch import ByteBatch
+from bytropix.datasets.stream import ByteStream
 from bytropix.patching import PatchConfig, Patcher, fit_patcher
 
 LAYOUTS = {

@@ -1,5 +1,6 @@
 """The stream over real stores: every window once an epoch, exact resume, damage reported, the same by any road."""
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -16,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from bytropix.datasets import ByteBatch, ByteStream
-from bytropix.datasets.order import WindowOrder
+from bytropix.datasets import ByteBatch, ByteStream, StreamWarning
+from bytropix.datasets.batch import unpack_starts
+from bytropix.datasets.batches import LAST, LastBatch
+from bytropix.datasets.lanes import LaneOrder
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError, StoreError
 
@@ -41,30 +44,92 @@ def loader_of(stream: ByteStream, workers: int) -> DataLoader[ByteBatch]:
 
 
 def test_batches_are_the_windows_of_the_order(store: Store, truth_of: Any) -> None:
-    """Bytes and starts are what plain zarr reads at the places of the order; a window opens with a patch."""
+    """Bytes and starts are what plain zarr reads in the windows of the order; a window opens with a patch."""
     truth = truth_of(store, "train")
+    text = np.concatenate([part.bytes for part in truth])
+    flags = np.concatenate([part.starts for part in truth])
     stream = stream_of(store)
-    order = WindowOrder([part.bytes.size for part in truth], context=CONTEXT, seed=3)
-    batches = list(islice(stream, 3 * order.windows // BATCH))
-    places = order.places(np.arange(len(batches) * BATCH))
+    batches = list(islice(stream, 3 * stream.windows // BATCH))
+    windows = LaneOrder(stream.windows, CONTEXT + 1, 3)(np.arange(len(batches) * BATCH)).tolist()
     assert len(truth) > 1
-    for row, (part, offset) in enumerate(zip(places.parts.tolist(), places.offsets.tolist(), strict=True)):
+    for row, window in enumerate(windows):
         batch = batches[row // BATCH]
-        starts = truth[part].starts[offset : offset + CONTEXT + 1].copy()
+        there = slice(window * (CONTEXT + 1), (window + 1) * (CONTEXT + 1))
+        length = int(batch.lengths[row % BATCH])
+        starts = flags[there].copy()
         starts[0] = True
 
-        assert np.array_equal(truth[part].bytes[offset : offset + CONTEXT + 1], batch.bytes[row % BATCH])
-        assert np.array_equal(starts, batch.starts[row % BATCH])
+        assert text[there].tolist() == batch.bytes[row % BATCH, :length].tolist()
+        assert starts.tolist() == batch.starts[row % BATCH, :length].tolist()
+        assert not batch.bytes[row % BATCH, length:].any()
 
 
-def test_an_epoch_delivers_every_window_once(store: Store) -> None:
-    """The rows of two epochs are those of one epoch twice, in another order, whatever the batch size."""
-    stream = stream_of(store, batch=1)
-    rows = [row.bytes.numpy().tobytes() for row in islice(stream, 2 * stream.windows)]
-    first, second = rows[: stream.windows], rows[stream.windows :]
+@pytest.mark.parametrize("last", ["fill", "short", "pad"])
+@pytest.mark.parametrize("batch", [1, 7, 48])
+def test_two_epochs_deliver_every_byte_twice(store: Store, truth_of: Any, batch: int, last: LastBatch) -> None:
+    """The data of all rows, laid in the order of their windows, is the split; the loop ends by itself."""
+    text = np.concatenate([part.bytes for part in truth_of(store, "train")]).tobytes()
+    stream = ByteStream(store, context=CONTEXT, batch=batch, seed=1, epochs=2, last=last)
+    rows = [
+        row[:length].numpy().tobytes()
+        for one in stream
+        for row, length in zip(one.bytes, one.lengths.tolist(), strict=True)
+        if length
+    ]
+    width = CONTEXT + 1
+    expected = sorted(text[begin : begin + width] for begin in range(0, len(text), width))
 
-    assert sorted(first) == sorted(second)
-    assert first != second
+    assert expected == sorted(rows[: stream.windows]) == sorted(rows[stream.windows :])
+    assert rows[: stream.windows] != rows[stream.windows :]
+    assert stream.state_dict()["epoch"] == 2
+
+
+def test_the_short_last_batch_is_as_asked(store: Store) -> None:
+    """Filled from the next epoch, dropped, short, or padded with empty rows; positions tell where a batch begins."""
+    windows = stream_of(store).windows
+    whole, rest = divmod(windows, BATCH)
+    assert rest
+    shapes = {}
+    for last in LAST:
+        batches = list(islice(ByteStream(store, context=CONTEXT, batch=BATCH, last=last), whole + 2))
+        shapes[last] = [(len(one.bytes), int((one.lengths > 0).sum()), one.position) for one in batches[whole:]]
+
+    assert shapes == {
+        "fill": [(BATCH, BATCH, whole * BATCH), (BATCH, BATCH, (whole + 1) * BATCH)],
+        "drop": [(BATCH, BATCH, windows), (BATCH, BATCH, windows + BATCH)],
+        "short": [(rest, rest, whole * BATCH), (BATCH, BATCH, windows)],
+        "pad": [(BATCH, rest, whole * BATCH), (BATCH, BATCH, windows)],
+    }
+
+
+@pytest.mark.parametrize("last", LAST)
+@pytest.mark.parametrize("ranks", [2, 3, 16])
+def test_ranks_share_the_batches_of_one(store: Store, ranks: int, last: LastBatch) -> None:
+    """Rank r of R delivers rows r, r + R, ... of every batch, in all epochs, and all ranks have the same state."""
+
+    def stream(rank: int, count: int) -> ByteStream:
+        return ByteStream(store, context=CONTEXT, batch=BATCH, rank=rank, ranks=count, last=last, epochs=2)
+
+    alone = stream(0, 1)
+    shares = [stream(rank, ranks) for rank in range(ranks)]
+    delivered = 0
+    for whole, *parts in zip(alone, *shares, strict=True):
+        delivered += 1
+        assert whole.n_bytes == sum(part.n_bytes for part in parts)
+        for rank, part in enumerate(parts):
+            assert whole.bytes[rank::ranks].tolist() == part.bytes.tolist()
+            assert whole.bits[rank::ranks].tolist() == part.bits.tolist()
+            assert whole.lengths[rank::ranks].tolist() == part.lengths.tolist()
+            assert shares[rank].state_dict() == alone.state_dict()
+    assert delivered > 2 * alone.windows // BATCH - 1
+
+
+def test_prefetch_changes_nothing(store: Store) -> None:
+    """Batches made when they are asked for are those that threads make ahead."""
+    lazy = ByteStream(store, context=CONTEXT, batch=BATCH, seed=3, prefetch=False)
+
+    assert plain(islice(lazy, 40)) == plain(islice(stream_of(store), 40))
+    assert not any("bytropix-prefetch" in thread.name for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("context", [6, 7, 62, 63, 64, 127, 300])
@@ -86,7 +151,7 @@ def test_types_and_patch_count(store: Store, context: int) -> None:
 def test_bits_unpack_lowest_first(rows: list[bytes], width: int) -> None:
     """Any bits, any width: flag j of a row is bit j, and a flag is 0 or 1 in memory, as compiled code expects."""
     bits = torch.tensor([list(row) for row in rows], dtype=torch.uint8)
-    starts = ByteBatch(torch.zeros(len(rows), width, dtype=torch.uint8), bits, 1).starts
+    starts = unpack_starts(bits, width)
 
     assert [[row[j // 8] >> j % 8 & 1 for j in range(width)] for row in rows] == starts.view(torch.uint8).tolist()
 
@@ -147,6 +212,7 @@ def test_restored_stream_continues(store: Store, cut: int) -> None:
     restored.load_state_dict(stream.state_dict())
 
     assert stream.windows * 2 < 26 * BATCH
+    assert json.loads(json.dumps(stream.state_dict())) == stream.state_dict()
     assert plain(islice(batches, 6)) == plain(islice(restored, 6))
 
 
@@ -188,11 +254,11 @@ def test_loader_without_workers_is_the_bare_stream(store: Store) -> None:
 def test_two_spawned_workers_are_the_bare_stream(store_paths: dict[str, Path]) -> None:
     """Two workers deal out the same sequence; `skip` then brings the stream to where they stood, an epoch later."""
     stream = stream_of(Store.open(store_paths["none"]))
-    expected = plain(islice(stream_of(stream._store), 24))
+    expected = plain(islice(stream_of(stream._source), 24))
     taken = plain(islice(loader_of(stream, 2), 18))
     stream.skip(len(taken))
     state = stream.state_dict()
-    restored = stream_of(stream._store)
+    restored = stream_of(stream._source)
     restored.load_state_dict(state)
 
     assert state["epoch"] == 1
@@ -218,7 +284,8 @@ def test_dropped_iterator_ends_its_threads(store: Store) -> None:
     [
         ({"fingerprint": "0" * 64}, "the fingerprint of this stream is .* resume from has 0000"),
         ({"split": "val"}, "the split of this stream is train, the state to resume from has val"),
-        ({"context": 32}, "the context of this stream is 64, the state to resume from has 32"),
+        ({"pack": "documents"}, "the pack of this stream is bytes, the state to resume from has documents"),
+        ({"order": 1}, "counts windows in order 1, this version reads in order 2"),
         ({"position": 10**9}, "damaged: position 1000000000 of epoch 0"),
         ({"position": -1}, "damaged: position -1"),
         ({"epoch": -1}, "damaged: position 0 of epoch -1"),
@@ -237,19 +304,56 @@ def test_foreign_state_is_refused(store_paths: dict[str, Path], change: dict[str
 
 
 def test_state_without_a_key_is_refused(store: Store) -> None:
-    """Every key is needed."""
+    """A state of an older version, or one that something has been cut from, is never guessed at."""
     state = stream_of(store).state_dict()
-    for name in state:
-        with pytest.raises(StoreError, match="not the state of a byte stream"):
+    for name in state.keys() - {"pack"}:
+        with pytest.raises(StoreError, match=r"not the state of a byte stream|counts windows in order 1"):
             stream_of(store).load_state_dict({key: value for key, value in state.items() if key != name})
+
+
+def test_a_state_is_small(store: Store) -> None:
+    """At most 256 bytes as JSON, also far into a long training."""
+    stream = ByteStream(store, context=1 << 20, batch=BATCH, seed=-(2**40))
+    stream.skip(10**12)
+
+    assert stream.state_dict()["epoch"] > 10**9
+    assert len(json.dumps(stream.state_dict())) <= 256
+
+
+def test_another_context_goes_on_and_says_how(store: Store) -> None:
+    """Windows of another length are other windows: as many bytes of the epoch count as delivered, with a warning."""
+    stream = stream_of(store)
+    batches = iter(stream)
+    for _ in range(4):
+        next(batches)
+    longer = stream_of(store, context=2 * CONTEXT + 1)
+    with pytest.warns(StreamWarning, match="the context was 64 and is 129 now.* Of epoch 0, 12480 bytes"):
+        longer.load_state_dict(stream.state_dict())
+
+    assert longer.state_dict()["position"] == 4 * BATCH // 2
+    assert longer.state_dict() == longer.state_dict() | {"context": 129, "epoch": 0, "seed": 3}
+
+
+def test_another_context_at_an_epochs_start_is_exact(store: Store) -> None:
+    """Where no window of the epoch was delivered there is nothing to warn of."""
+    longer = stream_of(store, context=100, seed=8)
+    longer.load_state_dict(stream_of(store).state_dict())
+
+    assert plain(islice(longer, 5)) == plain(islice(stream_of(store, context=100), 5))
 
 
 def test_unusable_settings_are_refused(store: Store) -> None:
     """A batch of none, a context longer than every part, a split that is not there: each says what would work."""
     with pytest.raises(ConfigError, match="batch must be at least 1 window, got 0"):
         stream_of(store, batch=0)
-    with pytest.raises(ConfigError, match=r"context 1000000 is longer than split 'train'.* at most or ingest more"):
-        stream_of(store, context=1_000_000)
+    with pytest.raises(ConfigError, match="context must be at least 1 byte, got 0"):
+        stream_of(store, context=0)
+    with pytest.raises(ConfigError, match=r"pack must be one of .*, got 'words'"):
+        ByteStream(store, context=CONTEXT, batch=BATCH, pack="words")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"checks must be one of raise, quarantine, off, got 'never'"):
+        ByteStream(store, context=CONTEXT, batch=BATCH, checks="never")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="budget of damaged blocks must not be negative, got -1"):
+        ByteStream(store, context=CONTEXT, batch=BATCH, checks="quarantine", budget=-1)
     with pytest.raises(StoreError, match=r"split 'test' holds no bytes \(splits: train, val\)"):
         ByteStream(store, split="test", context=CONTEXT, batch=BATCH)
 
@@ -276,6 +380,49 @@ def test_damage_is_an_error_and_never_data(
         delivered.extend(plain([batch]) for batch in islice(loader_of(stream, workers), len(right)))
 
     assert [[batch] for batch in right[: len(delivered)]] == delivered
+
+
+def damaged_copy(source: Path, target: Path, array: str) -> Path:
+    """Copy a store and flip a bit in the middle of an array of its last train part."""
+    shutil.copytree(source, target)
+    file = Path(Store.open(target).parts("train")[-1].url) / array / "c" / "0"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 4
+    file.write_bytes(data)
+    return target
+
+
+@pytest.mark.parametrize("codec", ["zstd", "none"])
+@pytest.mark.parametrize("array", ["bytes", "starts"])
+def test_quarantine_leaves_rows_out_and_counts_blocks(
+    tmp_path: Path, store_paths: dict[str, Path], codec: str, array: str
+) -> None:
+    """Rows over a damaged block come empty, all others as they are; the loop goes on to its end, the block is named."""
+    path = damaged_copy(store_paths[codec], tmp_path / "damaged.bx", array)
+    right = list(ByteStream(Store.open(store_paths[codec]), context=CONTEXT, batch=BATCH, epochs=2))
+    stream = ByteStream(Store.open(path), context=CONTEXT, batch=BATCH, epochs=2, checks="quarantine", budget=1)
+    empty = 0
+    for whole, found in zip(right, stream, strict=True):
+        lost = found.lengths == 0
+        empty += int(lost.sum())
+        assert found.bytes[~lost].tolist() == whole.bytes[~lost].tolist()
+        assert found.bits[~lost].tolist() == whole.bits[~lost].tolist()
+        assert not found.bytes[lost].any()
+    assert 0 < empty < 2 * stream.windows
+    assert [(damage.array, damage.block) for damage in stream.quarantined] == [(array, 0)]
+    strict = ByteStream(Store.open(path), context=CONTEXT, batch=BATCH, checks="quarantine", budget=0)
+    with pytest.raises(StoreError, match=r"is damaged.*that makes 1 damaged blocks, more than the 0"):
+        list(islice(strict, len(right)))
+
+
+def test_without_checks_the_bytes_come_as_they_lie(tmp_path: Path, store_paths: dict[str, Path]) -> None:
+    """Who switches checks off gets what the disk gives: one wrong bit, and no error."""
+    path = damaged_copy(store_paths["none"], tmp_path / "damaged.bx", "bytes")
+    right = ByteStream(Store.open(store_paths["none"]), context=CONTEXT, batch=BATCH, epochs=1)
+    found = ByteStream(Store.open(path), context=CONTEXT, batch=BATCH, epochs=1, checks="off")
+    wrong = [int((one.bytes ^ other.bytes).sum()) for one, other in zip(right, found, strict=True)]
+
+    assert sum(wrong) == 4
 
 
 def test_truncated_file_is_refused_at_opening(tmp_path: Path, store_paths: dict[str, Path]) -> None:

@@ -1,0 +1,121 @@
+"""Where a stream stands, in at most 256 bytes of plain data, and what may differ when it goes on.
+
+state_dict -> JSON of a checkpoint -> checked against the stream that is to continue -> its position there
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from bytropix.datasets.order import ORDER_VERSION
+from bytropix.errors import StoreError
+
+
+class StreamWarning(UserWarning):
+    """What a stream did where it could not continue exactly."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamState:
+    """A place in a stream.
+
+    Attributes:
+        epoch: Epochs that have been delivered.
+        position: Windows delivered in the present one, by all ranks together.
+        seed: Names the order.
+        fingerprint: Of what is read.
+        split: Name of the split.
+        context: Bytes of a window, less one.
+        pack: How the split is cut.
+        order: Version of the order.
+        lead: In a loader's worker, the global batches between this place and the worker's next one.
+    """
+
+    epoch: int
+    position: int
+    seed: int
+    fingerprint: str
+    split: str
+    context: int
+    pack: str
+    order: int = ORDER_VERSION
+    lead: int | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the state as plain data."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def under(self, here: "StreamState", windows: int, *, place: str) -> tuple["StreamState", str]:
+        """Return this place in a stream of another context, and a notice if it is not exactly the same place.
+
+        Args:
+            here: A place of that stream.
+            windows: Its windows in an epoch, 0 if it has no epochs.
+            place: What is read, for messages.
+
+        Raises:
+            StoreError: There is no such position.
+        """
+        if self.context == here.context and self.position >= (windows or 1 << 62):
+            raise damaged(self, f"an epoch has {windows} windows", place=place)
+        if self.context == here.context or not self.position:
+            return replace(self, context=here.context), ""
+        delivered = self.position * (self.context + 1)
+        position = min(-(-delivered // (here.context + 1)), windows or 1 << 62)
+        notice = (
+            f"the context was {self.context} and is {here.context} now: windows are cut and shuffled anew. Of epoch "
+            f"{self.epoch}, {delivered} bytes had been delivered, and {(windows - position) * (here.context + 1)} more "
+            "follow, some of them for a second time and others not at all; from the next epoch on each byte comes once"
+        )
+        return replace(self, context=here.context, position=position), notice
+
+
+def read_state(state: Mapping[str, Any], here: StreamState, *, place: str) -> StreamState:
+    """Return a state that can be continued in a stream.
+
+    Args:
+        state: What `plain` returned, perhaps long ago.
+        here: A state of that stream.
+        place: What is read, for messages.
+
+    Raises:
+        StoreError: The state is of something else, damaged, or no state at all.
+    """
+    try:
+        epoch, position, seed, context = (int(state[name]) for name in ("epoch", "position", "seed", "context"))
+        lead = None if state.get("lead") is None else int(state["lead"])
+        there = {name: state[name] for name in ("fingerprint", "split")} | {"pack": state.get("pack", "bytes")}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{place}: not the state of a byte stream: {state!r}") from error
+    for name, value in there.items():
+        if value != getattr(here, name):
+            raise StoreError(
+                f"{place}: the {name} of this stream is {getattr(here, name)}, the state to resume from has {value}; "
+                f"use the {name} that it was taken with, or start a new run"
+            )
+    if state.get("order") != ORDER_VERSION:
+        raise StoreError(
+            f"{place}: the state to resume from counts windows in order {state.get('order', 1)}, this version reads in "
+            f"order {ORDER_VERSION}; go on with the version of bytropix that it was taken with, or start a new run"
+        )
+    found = StreamState(
+        epoch=epoch,
+        position=position,
+        seed=seed,
+        context=context,
+        lead=lead,
+        fingerprint=here.fingerprint,
+        split=here.split,
+        pack=here.pack,
+    )
+    if epoch < 0 or position < 0 or context < 1 or (lead is not None and lead < 0):
+        raise damaged(found, f"context {context}", place=place)
+    return found
+
+
+def damaged(state: StreamState, why: str, *, place: str) -> StoreError:
+    """Return the error about a state that cannot be one."""
+    return StoreError(
+        f"{place}: the state to resume from is damaged: position {state.position} of epoch {state.epoch}, {why}; "
+        "resume from another checkpoint"
+    )
