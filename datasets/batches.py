@@ -48,6 +48,8 @@ class Batches:
             raise ConfigError(f"last must be one of {', '.join(LAST)}, got {self.last!r}")
         if self.epochs is not None and self.epochs < 1:
             raise ConfigError(f"epochs must be at least 1, or None for no end, got {self.epochs}")
+        if not self.windows and (self.last != "fill" or self.epochs is not None):
+            raise ConfigError("a mixture has no epochs of its own: leave out `epochs`, and `last` or make it 'fill'")
         if self.ranks < 1 or not 0 <= self.rank < self.ranks:
             raise ConfigError(f"rank must lie in 0..ranks - 1, got rank {self.rank} of {self.ranks} ranks")
         if self.batch % self.ranks:

@@ -3,7 +3,7 @@
 state_dict -> JSON of a checkpoint -> checked against the stream that is to continue -> its position there
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -70,12 +70,15 @@ class StreamState:
         return replace(self, context=here.context, position=position), notice
 
 
-def read_state(state: Mapping[str, Any], here: StreamState, *, place: str) -> StreamState:
+def read_state(
+    state: Mapping[str, Any], here: StreamState, *, fingerprint: Callable[[int], str], place: str
+) -> StreamState:
     """Return a state that can be continued in a stream.
 
     Args:
         state: What `plain` returned, perhaps long ago.
         here: A state of that stream.
+        fingerprint: What is read up to a position.
         place: What is read, for messages.
 
     Raises:
@@ -87,10 +90,11 @@ def read_state(state: Mapping[str, Any], here: StreamState, *, place: str) -> St
         there = {name: state[name] for name in ("fingerprint", "split")} | {"pack": state.get("pack", "bytes")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{place}: not the state of a byte stream: {state!r}") from error
+    wanted = {"fingerprint": fingerprint(position), "split": here.split, "pack": here.pack}
     for name, value in there.items():
-        if value != getattr(here, name):
+        if value != wanted[name]:
             raise StoreError(
-                f"{place}: the {name} of this stream is {getattr(here, name)}, the state to resume from has {value}; "
+                f"{place}: the {name} of this stream is {wanted[name]}, the state to resume from has {value}; "
                 f"use the {name} that it was taken with, or start a new run"
             )
     if state.get("order") != ORDER_VERSION:
@@ -104,7 +108,7 @@ def read_state(state: Mapping[str, Any], here: StreamState, *, place: str) -> St
         seed=seed,
         context=context,
         lead=lead,
-        fingerprint=here.fingerprint,
+        fingerprint=wanted["fingerprint"],
         split=here.split,
         pack=here.pack,
     )

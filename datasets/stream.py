@@ -23,6 +23,8 @@ from bytropix.datasets.batch import ByteBatch
 from bytropix.datasets.batches import Batches, LastBatch
 from bytropix.datasets.corpus import Corpus, Pack
 from bytropix.datasets.gather import CACHE_BYTES, Gatherer
+from bytropix.datasets.mixture import Mixture
+from bytropix.datasets.order import Order
 from bytropix.datasets.prefetch import ordered_prefetch
 from bytropix.datasets.quarantine import Checks, Damage, Quarantine
 from bytropix.datasets.state import StreamState, StreamWarning, read_state
@@ -49,7 +51,7 @@ class ByteStream(IterableDataset[ByteBatch]):
     for stores that are compressed or remote up to 9/8 of `cache_bytes`. Each worker of a loader has its own.
 
     Args:
-        source: An open store.
+        source: An open store, or a mixture of several: an endless stream, whose stores have epochs of their own.
         split: Name of the split.
         context: Bytes a model sees; a window has one more.
         batch: Windows in a global batch, of all ranks together.
@@ -74,7 +76,7 @@ class ByteStream(IterableDataset[ByteBatch]):
 
     def __init__(
         self,
-        source: Store,
+        source: Store | Mixture,
         *,
         split: str = "train",
         context: int,
@@ -117,8 +119,13 @@ class ByteStream(IterableDataset[ByteBatch]):
 
     @property
     def windows(self) -> int:
-        """Windows in an epoch."""
+        """Windows in an epoch; 0 of a mixture, which has none."""
         return self._corpus.windows
+
+    @property
+    def order(self) -> Order:
+        """Which bytes come at which position; that of a mixture tells shares and epochs of its stores."""
+        return self._order
 
     @property
     def n_bytes(self) -> int:
@@ -184,7 +191,7 @@ class ByteStream(IterableDataset[ByteBatch]):
         Raises:
             StoreError: The state is of another store, split or cut, or no state at all.
         """
-        found = read_state(state, self._state(), place=self._corpus.url)
+        found = read_state(state, self._state(), fingerprint=self._corpus.fingerprint, place=self._corpus.url)
         moved, notice = found.under(self._state(), self.windows, place=self._corpus.url)
         if notice:
             warnings.warn(f"{self._corpus.url}: {notice}", StreamWarning, stacklevel=2)
@@ -193,12 +200,12 @@ class ByteStream(IterableDataset[ByteBatch]):
         self._lead = found.lead
 
     def _state(self) -> StreamState:
-        epoch, position = divmod(self._position, self.windows)
+        epoch, position = divmod(self._position, self.windows) if self.windows else (0, self._position)
         return StreamState(
             epoch=epoch,
             position=position,
             seed=self._seed,
-            fingerprint=self._corpus.fingerprint,
+            fingerprint=self._corpus.fingerprint(self._position),
             split=self.split,
             context=self.context,
             pack=self.pack,
@@ -268,7 +275,8 @@ class ByteStream(IterableDataset[ByteBatch]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the store's place, the settings and a state; the store is opened again there."""
-        return _reopen, (self._source.url, self._made_with, self.state_dict())
+        source = self._source.url if isinstance(self._source, Store) else self._source
+        return _reopen, (source, self._made_with, self.state_dict())
 
 
 def _apart(rows: Tensor) -> Tensor:
@@ -284,7 +292,7 @@ def _padded(runs: Runs, counts: NDArray[np.int64], rows: int) -> Runs:
     return Runs(np.insert(runs.first, ends, runs.first[ends]), runs.parts, runs.starts, runs.stops)
 
 
-def _reopen(url: str, settings: dict[str, Any], state: Mapping[str, Any]) -> ByteStream:
-    stream = ByteStream(Store.open(url), **settings)
+def _reopen(source: str | Mixture, settings: dict[str, Any], state: Mapping[str, Any]) -> ByteStream:
+    stream = ByteStream(Store.open(source) if isinstance(source, str) else source, **settings)
     stream.load_state_dict(state)
     return stream

@@ -78,6 +78,8 @@ def test_ranks_deal_out_a_batch(windows: int, ranks: int, last: LastBatch, start
         ({"epochs": 0}, "epochs must be at least 1, or None for no end, got 0"),
         ({"rank": 2, "ranks": 2}, "rank must lie in 0..ranks - 1, got rank 2 of 2"),
         ({"ranks": 5}, "5 ranks do not divide a batch of 12 windows: take 1, 2, 3, 4, 6, 12 ranks, or a batch of 15"),
+        ({"windows": 0, "last": "short"}, "a mixture has no epochs of its own"),
+        ({"windows": 0, "epochs": 1}, "a mixture has no epochs of its own"),
         ({"windows": 11, "last": "drop"}, "an epoch has 11 windows, less than a batch of 12, and last='drop'"),
     ],
 )
