@@ -23,7 +23,7 @@ WITHOUT_DATA = {
 }
 
 
-class TarFault(Exception):
+class TarFault(Exception):  # noqa: N818 - as SourceFault
     """A tar that is damaged or cut short, or no tar; the message says where."""
 
 
@@ -33,12 +33,13 @@ class TarWalk:
     Attributes:
         place: Bytes that were read.
         header_at: Where the last header begins.
+        gap: Bytes of zeros before it; there are some where tars follow each other.
         zeros: Bytes of zeros behind the last member, so far.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self.place = self.header_at = self.zeros = 0
+        self.place = self.header_at = self.gap = self.zeros = 0
 
     def take(self, size: int) -> bytes:
         """Return the next `size` bytes."""
@@ -83,7 +84,7 @@ class TarWalk:
             if not block.strip(b"\0"):
                 self.zeros += len(block)
                 continue
-            self.header_at, self.zeros = begin, 0
+            self.header_at, self.gap, self.zeros = begin, self.zeros, 0
             try:
                 header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except (tarfile.HeaderError, ValueError) as error:
