@@ -10,7 +10,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeVar
 
 from bytropix.errors import ConfigError
@@ -79,7 +79,7 @@ def _convert(hint: Any, item: object, path: str) -> Any:
         if item not in args:
             raise ConfigError(f"{path} must be one of {', '.join(map(str, args))}, got {item!r}")
         return item
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         if not isinstance(item, list | tuple):
             raise ConfigError(f"{path} must be a list, got {item!r}")
         return tuple(_convert(args[0], value, f"{path}[{index}]") for index, value in enumerate(item))

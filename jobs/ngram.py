@@ -7,6 +7,7 @@ train split, as the model beside it is, and not changed while it scores.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -44,7 +45,7 @@ class NgramModel:
         self._orders, self.fitted_bytes = orders, fitted_bytes
 
     @classmethod
-    def fit(cls, parts: list[Part], at_most: int = FITTED_BYTES) -> Self:
+    def fit(cls, parts: Sequence[Part], at_most: int = FITTED_BYTES) -> Self:
         """Count the documents of parts, an equal share of bytes from each where all are too many."""
         size = sum(part.n_bytes for part in parts)
         taken = [part.n_bytes if size <= at_most else part.n_bytes * at_most // size for part in parts]
@@ -69,7 +70,7 @@ class NgramModel:
         nats: NDArray[np.float64] = -np.log(chance)
         return nats
 
-    def bits_per_byte(self, parts: list[Part]) -> float:
+    def bits_per_byte(self, parts: Sequence[Part]) -> float:
         """Return the mean bits of a byte of parts."""
         nats = sum(float(self.nats(part.read("bytes", 0, part.n_bytes), part.doc_ends).sum()) for part in parts)
         return nats / (math.log(2) * sum(part.n_bytes for part in parts))

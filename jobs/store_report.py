@@ -36,7 +36,7 @@ def split_rows(store: Store) -> list[dict[str, Any]]:
     """Return parts, documents, bytes, patches and mean patch of each split; 0 throughout if it is empty."""
     rows = []
     for split in SPLITS:
-        records = [part.record for part in store.parts(split)]
+        records = list(store.parts(split).records())
         n_bytes, patches = sum(record.n_bytes for record in records), sum(record.patches for record in records)
         rows.append(
             {

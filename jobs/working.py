@@ -5,7 +5,7 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from bytropix.datasets.store import open_storage
+from bytropix.datasets.store import open_storage, part_bytes
 from bytropix.datasets.store.manifest import read_manifest
 from bytropix.errors import ConfigError, StoreError
 from bytropix.pipelines.runner import Runner, local_runner
@@ -44,4 +44,4 @@ def _is_small(place: str) -> bool:
         manifest, _ = read_manifest(storage)
     except StoreError:  # whoever works on it will say so
         return True
-    return sum(part.n_bytes for part in manifest.parts) < SMALL_BYTES
+    return int(part_bytes(manifest.parts).sum()) < SMALL_BYTES

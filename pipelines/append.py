@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from bytropix.config import from_plain
-from bytropix.datasets.store import FORMAT_VERSION, Manifest, PartRecord, Store, open_part, open_storage
+from bytropix.datasets.store import (
+    FORMAT_VERSION,
+    Manifest,
+    PartRecord,
+    Store,
+    grown,
+    open_part,
+    open_storage,
+)
 from bytropix.datasets.store.manifest import publish, quarantine_name
 from bytropix.pipelines.cleaning import Known, signer
 from bytropix.pipelines.config import IngestConfig
@@ -193,16 +201,15 @@ def _next(store: Store, built: Built) -> Manifest:
     """Return the manifest of the next version."""
     old, intake = store.manifest, built.intake
     version = old.version + 1
-    parts = (*old.parts, *(part.record for part in built.parts if part.record))
-    sources = (*old.sources, *source_records(intake.files, version))
+    records = [part.record for part in built.parts if part.record]
     lines = _lines(store.quarantine()) + intake.quarantine_lines
     known = old.documents_in if old.documents_in is not None else old.documents + old.quarantined
     return replace(
         old,
         format_version=FORMAT_VERSION,
         version=version,
-        sources=tuple(sorted(sources, key=lambda source: (source.name, source.sha256))),
-        parts=tuple(part for split in SPLITS for part in parts if part.split == split),
+        sources=grown(old.sources, source_records(intake.files, version), lambda source: (source.name, source.sha256)),
+        parts=grown(old.parts, records, lambda part: part.split),
         quarantine=quarantine_record(lines, version),
         quarantined=old.quarantined + len(intake.quarantine),
         documents_in=known + intake.documents_in,

@@ -5,8 +5,11 @@ from bytropix.datasets.store.codecs import CODECS
 from bytropix.datasets.store.formats import PartLayout, open_part, settled, write_part, write_starts
 from bytropix.datasets.store.manifest import publish
 from bytropix.datasets.store.part import Part, PartArrays
+from bytropix.datasets.store.parts import Parts
+from bytropix.datasets.store.rows import Listing, grown, part_bytes
 from bytropix.datasets.store.schema import (
     FORMAT_VERSION,
+    LISTED_VERSION,
     FileRecord,
     Manifest,
     PartRecord,
@@ -20,21 +23,26 @@ from bytropix.datasets.store.store import Store
 __all__ = [
     "CODECS",
     "FORMAT_VERSION",
+    "LISTED_VERSION",
     "FileRecord",
+    "Listing",
     "Manifest",
     "Part",
     "PartArrays",
     "PartLayout",
     "PartRecord",
+    "Parts",
     "SourceRecord",
     "SourceSpan",
     "Storage",
     "Store",
     "StoredFile",
     "doc_meta_line",
+    "grown",
     "load_patcher",
     "open_part",
     "open_storage",
+    "part_bytes",
     "publish",
     "settled",
     "write_part",

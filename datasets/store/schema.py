@@ -1,17 +1,20 @@
 """What a store's manifest holds, as frozen dataclasses; `manifest.json` is their plain form with sorted keys.
 
 NAME.bx/manifest.json  versions/00001.json  babylon/  quarantine.jsonl  parts/{train,val}/00000.{zarr/,tar,index}
+        lists/ of parts and sources, where they are too many for manifest.json
 
 Fields with a default are those that format version 1 lacks: what it means by their absence is the default.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 FORMAT_VERSION = 2
+LISTED_VERSION = 3  # of a store whose manifest names lists of parts or of sources in place of these
 NEXT = "-next"
 BLOCK_BYTES = 1 << 18  # raw bytes under one checksum: an inner chunk of a compressed array, a stretch of a raw one
 
@@ -126,10 +129,10 @@ class Manifest:
     """Settings of the patcher; its table is in babylon/."""
     babylon: tuple[FileRecord, ...]
     """Every file of babylon/."""
-    sources: tuple[SourceRecord, ...]
-    """Every input that was read, sorted by name."""
-    parts: tuple[PartRecord, ...]
-    """Every part, train before val, in order."""
+    sources: Sequence[SourceRecord]
+    """Every input that was read, sorted by name; of a store with lists, those of each version for themselves."""
+    parts: Sequence[PartRecord]
+    """Every part, train before val, in order; a tuple, or `Rows` that read their lists when they are looked at."""
     quarantine: FileRecord
     """The list of what was refused."""
     quarantined: int

@@ -1,21 +1,24 @@
 """Opening stores.
 
-place -> manifest.json, or that of an older version -> every file there, of its size -> Store -> parts
+place -> manifest.json, or that of an older version -> every file it names there, of its size -> Store -> parts
 """
 
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bytropix.datasets.store.babylon import BABYLON, load_patcher
-from bytropix.datasets.store.formats import open_part
 from bytropix.datasets.store.manifest import (
     MANIFEST,
+    named_here,
     older_versions,
     read_manifest,
-    record_groups,
     version_name,
 )
-from bytropix.datasets.store.part import Part, parse_rows
+from bytropix.datasets.store.part import parse_rows
+from bytropix.datasets.store.parts import Parts, check_sizes, parts_by_split
+from bytropix.datasets.store.rows import Rows
 from bytropix.datasets.store.schema import Manifest
 from bytropix.datasets.store.storage import Storage, open_storage, same_files
 from bytropix.errors import StoreError
@@ -35,11 +38,15 @@ class Store:
 
     def __init__(self, storage: Storage, manifest: Manifest, fingerprint: str) -> None:
         self.storage, self.manifest, self.fingerprint = storage, manifest, fingerprint
-        self._parts = [open_part(storage, record) for record in manifest.parts]
+        self._parts = parts_by_split(storage, manifest.parts)
 
     @classmethod
     def open(cls, place: str | Path, version: int | None = None) -> "Store":
         """Open a store.
+
+        Every file that manifest.json itself names is then there with its size. Where parts lie in lists, since they are
+        many, neither lists nor parts are looked at: a list is hashed, and a part's files are checked, when the part is
+        first asked for.
 
         Args:
             place: Its folder or URL.
@@ -77,11 +84,12 @@ class Store:
     @property
     def splits(self) -> list[str]:
         """Names of the splits that hold something."""
-        return sorted({part.split for part in self._parts})
+        return sorted(self._parts)
 
-    def parts(self, split: str) -> list[Part]:
-        """Return the parts of a split, in order; none if the split is empty."""
-        return [part for part in self._parts if part.split == split]
+    def parts(self, split: str) -> Parts:
+        """Return the parts of a split, in order, each opened when it is asked for; none if the split is empty."""
+        nothing = np.empty(0, np.int64)
+        return self._parts.get(split) or Parts(self.storage, (), nothing, nothing)
 
     def patcher(self) -> "Patcher":
         """Return the patcher that cut this store, from its table and settings.
@@ -116,7 +124,8 @@ def find_manifest(storage: Storage, version: int | None = None) -> tuple[Manifes
     if storage.size(MANIFEST) is None:
         raise _unfinished(storage)
     older = older_versions(storage)
-    if version is not None and version in older:
+    unlisted = not storage.listed and version is not None and storage.size(version_name(version)) is not None
+    if version is not None and (version in older or unlisted):
         return read_manifest(storage, version_name(version))
     manifest, fingerprint = read_manifest(storage)
     if older and manifest.version < older[-1]:
@@ -144,17 +153,9 @@ def _unfinished(storage: Storage) -> StoreError:
 
 
 def _check_sizes(storage: Storage, manifest: Manifest) -> None:
-    """Refuse files that are missing or of another size."""
-    sizes: dict[str, int] = {}
-    if storage.local is None:  # one listing instead of a question for each file
-        sizes = storage.sizes()
-    for folder, files in record_groups(manifest):
-        for file in files:
-            name = f"{folder}/{file.path}" if folder else file.path
-            size = storage.size(name) if storage.local is not None else sizes.get(name)
-            if size != file.size:
-                found = "missing" if size is None else f"{size} bytes instead of {file.size}"
-                raise StoreError(
-                    f"{storage.url}/{name}: {found}; the store is damaged: mend it with `bytropix verify --repair`, "
-                    "restore the file, or ingest again"
-                )
+    """Refuse files that are missing or of another size, of those that manifest.json itself names."""
+    if not isinstance(manifest.parts, Rows):
+        check_sizes(storage, named_here(manifest), below="")
+        return
+    for folder, files in named_here(manifest):  # a listing of all of a large store takes long
+        check_sizes(storage, [(folder, files)], below=folder or None)

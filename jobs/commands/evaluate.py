@@ -2,6 +2,7 @@
 
 import json
 import lzma
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def compare(
     }
 
 
-def xz_bits_per_byte(parts: list[Part]) -> float:
+def xz_bits_per_byte(parts: Sequence[Part]) -> float:
     """Return the size of what `xz -9e` makes of the parts' bytes, in bits per byte."""
     packer = lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME)
     packed = sum(len(packer.compress(part.read("bytes", 0, part.n_bytes).tobytes())) for part in parts)

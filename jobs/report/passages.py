@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.datasets.store import Part, Store, open_part
+from bytropix.datasets.store import Part, Store, open_part, part_bytes
 from bytropix.jobs.store_report import printable
 
 PASSAGE_BYTES = 400
@@ -39,11 +39,11 @@ class Passage:
 
 def choose_passages(store: Store, count: int, seed: int) -> list[Passage]:
     """Return passages of whole patches, each from a document that a seeded generator picks; none of an empty store."""
-    records = [part.record for split in store.splits for part in store.parts(split)]
+    records = store.manifest.parts
     if not records:
         return []
     generator = random.Random(seed)
-    sizes = [record.n_bytes for record in records]
+    sizes = part_bytes(records).tolist()
     places = range(len(records))
     picks = [(generator.choices(places, sizes)[0], generator.random()) for _ in range(count)]
     found: dict[tuple[int, float], Passage] = {}

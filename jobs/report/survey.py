@@ -12,7 +12,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from bytropix.datasets.store import Part, Store, open_part
+from bytropix.datasets.store import Part, PartRecord, Store, open_part, part_bytes
 from bytropix.patching import QUANTA_PER_BIT
 
 PARTS = 256  # whose documents are measured, of a store with more
@@ -59,12 +59,12 @@ class Entropies:
 
 def document_lengths(store: Store, seed: int) -> Lengths:
     """Return documents by length, from all parts if they are few, otherwise from parts that `seed` draws."""
-    parts = _parts(store)
+    parts = store.manifest.parts
     drawn = parts if len(parts) <= PARTS else random.Random(seed).sample(parts, PARTS)
     lengths = [np.empty(0, np.int64)]
     documents = 0
-    for part in drawn:
-        lengths.append(np.diff(open_part(store.storage, part.record).doc_ends, prepend=0))
+    for record in drawn:
+        lengths.append(np.diff(open_part(store.storage, record).doc_ends, prepend=0))
         documents += len(lengths[-1])
         if documents >= DOCUMENTS:
             break
@@ -110,22 +110,18 @@ def _stretches(store: Store, seed: int) -> Iterator[tuple[Part, int, int]]:
     Each part is opened for itself and let go, so that no more than one is mapped or fetched.
     """
     generator = random.Random(seed)
-    parts = _parts(store)
-    if sum(map(_count, parts)) > STRETCHES and len(parts) > STRETCHED_PARTS:
+    parts = store.manifest.parts
+    if len(parts) > STRETCHED_PARTS and sum(-(-part_bytes(parts) // STRETCH_BYTES)) > STRETCHES:
         parts = [parts[place] for place in sorted(generator.sample(range(len(parts)), STRETCHED_PARTS))]
     every = [(place, number) for place, part in enumerate(parts) for number in range(_count(part))]
     drawn = every if len(every) <= STRETCHES else sorted(generator.sample(every, STRETCHES))
     for place, group in groupby(drawn, key=itemgetter(0)):
-        part = open_part(store.storage, parts[place].record)
+        part = open_part(store.storage, parts[place])
         for _, number in group:
             yield part, number * STRETCH_BYTES, min((number + 1) * STRETCH_BYTES, part.n_bytes)
 
 
-def _parts(store: Store) -> list[Part]:
-    return [part for split in store.splits for part in store.parts(split)]
-
-
-def _count(part: Part) -> int:
+def _count(part: PartRecord) -> int:
     """Return how many stretches a part has."""
     return -(-part.n_bytes // STRETCH_BYTES)
 

@@ -184,7 +184,11 @@ def _nothing_to_do(storage: Storage, wanted: Manifest) -> Converted:
         StoreError: It is not.
     """
     store = Store.open(storage.url)
-    there = replace(store.manifest, parts=tuple(replace(record, files=()) for record in store.manifest.parts))
+    there = replace(
+        store.manifest,
+        format_version=FORMAT_VERSION,  # it may be that of lists, which `wanted` has none of
+        parts=tuple(replace(record, files=()) for record in store.manifest.parts),
+    )
     if there != wanted:
         raise StoreError(f"{store.url}: another finished store; replace it with --overwrite or choose another OUT")
     tidy(storage)

@@ -17,6 +17,7 @@ from bytropix.datasets.store import FileRecord, Store, load_patcher, open_storag
 from bytropix.datasets.store.babylon import BABYLON
 from bytropix.datasets.store.formats import encode
 from bytropix.datasets.store.manifest import MANIFEST
+from bytropix.datasets.store.rows import LISTS
 from bytropix.datasets.store.store import find_manifest
 from bytropix.errors import StoreError
 from bytropix.patching import Patcher, fit_patcher
@@ -64,7 +65,7 @@ def repair(
     """
     bad = {fault.file for fault in verified.faults if fault.file}
     for name in sorted(bad):
-        if name == MANIFEST or name.startswith("versions/"):
+        if name == MANIFEST or name.startswith(("versions/", f"{LISTS}/")):
             raise StoreError(
                 f"{verified.url}/{name}: damaged, and nothing else tells what it said; restore it from a copy, use "
                 "another version that is kept (--version), or ingest again with --overwrite"

@@ -4,12 +4,20 @@ manifests -> parts, in the runner -> faults of parts --\
           -> table, lists, sums, names ----------------> Verified: faults, warnings, how fast
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bytropix.datasets.store import Manifest, PartRecord, Storage, open_storage
 from bytropix.datasets.store.babylon import BABYLON
-from bytropix.datasets.store.manifest import MANIFEST, names_of, older_versions, read_manifest, version_name
+from bytropix.datasets.store.manifest import (
+    MANIFEST,
+    list_files,
+    names_of,
+    older_versions,
+    read_manifest,
+    version_name,
+)
 from bytropix.datasets.store.store import find_manifest
 from bytropix.errors import StoreError
 from bytropix.pipelines.ingest import Progress
@@ -72,7 +80,7 @@ def verify(
             good_tables.add(manifest.version)
         rows = None if listed[2] else storage.read(manifest.quarantine.path).tobytes().count(b"\n")
         faults += [Fault(part="", file="", offset=None, fault=said) for said in _broken_sums(manifest, rows)]
-    tasks = [
+    tasks = (  # one by one, since there may be millions
         PartCheck(
             url=storage.url,
             record=record,
@@ -81,14 +89,14 @@ def verify(
             hashes_only=hashes_only,
         )
         for manifest, record in _parts(manifests)
-    ]
-    total = sum(file.size for task in tasks for file in task.record.files)
+    )
+    total = sum(file.size for _, record in _parts(manifests) for file in record.files)
     done = 0
     progress("verify", done, total)
-    for task, checked in zip(tasks, runner.map(check_part, tasks), strict=True):
+    for (_, record), checked in zip(_parts(manifests), runner.map(check_part, tasks), strict=True):
         n_bytes, seconds = n_bytes + checked.n_bytes, seconds + checked.seconds
         faults += checked.faults
-        done += sum(file.size for file in task.record.files)
+        done += sum(file.size for file in record.files)
         progress("verify", done, total)
     return Verified(
         url=storage.url,
@@ -101,17 +109,36 @@ def verify(
 
 
 def _manifests(storage: Storage, version: int | None) -> tuple[list[Manifest], list[Fault]]:
-    """Return the manifests to check, the newest first, and those that are damaged."""
+    """Return the manifests to check, the newest first, and the faults of those that are damaged, or lists of them."""
     if version is not None or storage.size(MANIFEST) is None:
-        return [find_manifest(storage, version)[0]], []
+        manifest = find_manifest(storage, version)[0]
+        faults = list(_damaged_lists(storage, manifest))
+        return [] if faults else [manifest], faults
     found, faults = [], []
     for name in [MANIFEST, *(version_name(older) for older in reversed(older_versions(storage)))]:
         try:
-            found.append(read_manifest(storage, name)[0])
+            manifest = read_manifest(storage, name)[0]
         except StoreError as error:
             said = str(error).removeprefix(f"{storage.url}/{name}: ")
             faults.append(Fault(part="", file=name, offset=None, fault=said))
+            continue
+        damaged = list(_damaged_lists(storage, manifest))
+        faults += damaged
+        found += [] if damaged else [manifest]
     return found, faults
+
+
+def _damaged_lists(storage: Storage, manifest: Manifest) -> Iterator[Fault]:
+    """Give the lists of a manifest that are missing or damaged, or hold what no list of ours does."""
+    damaged = check_files(storage, "", list_files(manifest))[2]
+    yield from damaged
+    for rows in () if damaged else (manifest.parts, manifest.sources):
+        try:
+            for _ in rows:
+                pass
+        except StoreError as error:
+            file, _, said = str(error).removeprefix(f"{storage.url}/").partition(", ")
+            yield Fault(part="", file=file, offset=None, fault=said)
 
 
 def _parts(manifests: list[Manifest]) -> Iterator[tuple[Manifest, PartRecord]]:
@@ -119,7 +146,7 @@ def _parts(manifests: list[Manifest]) -> Iterator[tuple[Manifest, PartRecord]]:
     seen = set()
     for manifest in manifests:
         for record in manifest.parts:
-            key = (record.folder, record.name, record.files)
+            key = hashlib.sha256(repr((record.folder, record.name, record.files)).encode()).digest()
             if key not in seen:
                 seen.add(key)
                 yield manifest, record
