@@ -2,7 +2,8 @@
 
     checkpoints/step-00001000/  model.safetensors  optimizer.safetensors (moments, random states)  state.json
 
-A checkpoint is written beside and renamed, so it is complete or absent.
+A checkpoint is written beside and renamed, so it is complete or absent. It holds whole tensors under their parameters'
+names, so it is the same whatever the number of ranks that trained, and however the model was spread over them.
 """
 
 import hashlib
@@ -18,12 +19,19 @@ from torch import Tensor, nn
 from bytropix.datasets.store.commit import new_folder
 from bytropix.errors import RunError
 from bytropix.jobs.recipe import Recipe
+from bytropix.jobs.sharding import share_like, whole
 
 _RNG, _CUDA_RNG = "rng", "cuda_rng"
 
 
 def save_checkpoint(
-    folder: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    *,
+    write: bool = True,
 ) -> None:
     """Write a checkpoint as a whole.
 
@@ -31,22 +39,24 @@ def save_checkpoint(
         folder: Its folder, `step-<8 digits>`; what is there is replaced.
         recipe: The run's recipe, whose identity the checkpoint carries.
         model: Its weights are kept.
-        optimizer: Its moments and groups are kept.
+        optimizer: Its moments are kept.
         state: Plain data: the step, the stream's state.
+        write: Off on ranks that only hand over their shares.
 
     Raises:
         RunError, StoreError: The disk is full; the checkpoints before stay as they are.
     """
-    tensors, groups = _flatten(optimizer)
+    weights = _wholes(model.state_dict(), keep=write)
+    tensors = _wholes(_moments(model, optimizer), keep=write)
+    if not write:
+        return
     tensors[_RNG] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors[_CUDA_RNG] = torch.cuda.get_rng_state()
-    plain = {**state, "groups": groups, "recipe": identity_of(recipe)}
+    plain = {**state, "recipe": identity_of(recipe)}
     with new_folder(folder) as beside:
         try:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, beside / "model.safetensors"
-            )
+            save_file(weights, beside / "model.safetensors")
             save_file(tensors, beside / "optimizer.safetensors")
         except SafetensorError as error:  # a full disk reaches us as text
             raise RunError(f"{folder}: cannot be written ({error}); free some space and go on with --resume") from error
@@ -74,8 +84,16 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
     model.load_state_dict(tensors)
 
 
-def load_training(checkpoint: Path, recipe: Recipe, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_training(
+    checkpoint: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
     """Restore optimizer and random state of a checkpoint and return its plain state.
+
+    Args:
+        checkpoint: Its folder.
+        recipe: The recipe of the run that goes on.
+        model: The one that `optimizer` is for; its parameters may be whole or shares.
+        optimizer: Takes the moments, each as its parameter is laid out.
 
     Raises:
         RunError: A file is missing or damaged, or the checkpoint belongs to another config.
@@ -83,7 +101,6 @@ def load_training(checkpoint: Path, recipe: Recipe, optimizer: torch.optim.Optim
     try:
         state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text("utf-8"))
         same = state["recipe"] == identity_of(recipe)
-        groups = state["groups"]
         if not (isinstance(state["step"], int) and isinstance(state["stream"], dict)):
             raise ValueError("step or stream is not one")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -96,7 +113,7 @@ def load_training(checkpoint: Path, recipe: Recipe, optimizer: torch.optim.Optim
         cuda = tensors.pop(_CUDA_RNG, None)
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
-        optimizer.load_state_dict({"state": _nest(tensors), "param_groups": groups})
+        _load_moments(tensors, model, optimizer)
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unreadable(checkpoint / "optimizer.safetensors", error) from error
     return state
@@ -118,21 +135,41 @@ def _unreadable(path: Path, error: Exception) -> RunError:
     return RunError(f"{path}: cannot be read ({error}); remove this checkpoint to go on from the one before")
 
 
-def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Return the optimizer's tensors by name, `<parameter>.<moment>`, and its groups as plain data."""
-    state = optimizer.state_dict()
-    moments = {
-        f"{index}.{moment}": tensor.contiguous()
-        for index, fields in state["state"].items()
-        for moment, tensor in fields.items()
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's tensors by name, `<parameter>.<moment>`."""
+    return {
+        f"{name}.{moment}": tensor
+        for name, parameter in model.named_parameters()
+        for moment, tensor in optimizer.state.get(parameter, {}).items()
     }
-    return moments, state["param_groups"]
 
 
-def _nest(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """Undo the names of `_flatten`."""
-    moments: dict[int, dict[str, Tensor]] = {}
+def _load_moments(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer the tensors that `_moments` named; before a first step there are none.
+
+    Raises:
+        ValueError: They are those of other parameters.
+    """
+    moments: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        index, moment = name.split(".")
-        moments.setdefault(int(index), {})[moment] = tensor
-    return moments
+        parameter, _, moment = name.rpartition(".")
+        moments.setdefault(parameter, {})[moment] = tensor
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if moments and moments.keys() != {names[parameter] for parameter in ordered}:
+        raise ValueError("its moments are of other parameters")
+    fields = {
+        index: {name: share_like(moment, parameter) for name, moment in moments[names[parameter]].items()}
+        for index, parameter in enumerate(ordered if moments else [])
+    }
+    optimizer.load_state_dict({"state": fields, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _wholes(tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Put tensors together of which each rank holds a share, one after the other, and return them if asked to."""
+    wholes = {}
+    for name, tensor in tensors.items():
+        one = whole(tensor)
+        if keep:
+            wholes[name] = (one if one is tensor else one.cpu()).contiguous()
+    return wholes

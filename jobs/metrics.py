@@ -7,9 +7,10 @@ grad_norm/<module>  levels/<n>/curvature|scale|spread  patches/length_bytes (his
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +20,25 @@ from bytropix.datasets.store import Store
 from bytropix.errors import RunError
 from bytropix.jobs.evaluation import Evaluation
 from bytropix.jobs.progress import progress_bar
+from bytropix.jobs.ranks import ALONE, Ranks
 from bytropix.jobs.run_folder import LOG
+from bytropix.jobs.sharding import gradient_norm
 
 
 def module_gradient_norms(model: nn.Module) -> dict[str, float]:
-    """Return the gradient norm of each direct child of `model` by metric tag."""
-    norms = {}
-    for name, child in model.named_children():
-        parts = [p.grad.norm() for p in child.parameters() if p.grad is not None]
-        if parts:
-            norms[f"grad_norm/{name}"] = float(torch.stack(parts).norm())
-    return norms
+    """Return the gradient norm of each direct child of `model` by metric tag; all ranks come here together."""
+    return {
+        f"grad_norm/{name}": float(gradient_norm(child.parameters()))
+        for name, child in model.named_children()
+        if any(parameter.grad is not None for parameter in child.parameters())
+    }
+
+
+class Silence:
+    """Stands where a rank that does not speak has no writer: takes every call and does nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
 
 
 class RunLog:
@@ -41,14 +50,20 @@ class RunLog:
         path: The run folder.
         first: Step the run goes on from.
         steps: Last step.
+        ranks: All ranks; those that do not speak take part in sums and write nothing.
     """
 
-    def __init__(self, path: Path, *, first: int, steps: int) -> None:
-        # Steps logged after the checkpoint that a resumed run goes on from are hidden by TensorBoard.
-        self._events = SummaryWriter(str(path), purge_step=first + 1 if first else None)
-        self._lines = (path / LOG).open("a", encoding="utf-8")
-        self._bar = progress_bar("train", steps, unit="step", done=first)
-        self._held: list[tuple[int, Tensor]] = []
+    def __init__(self, path: Path, *, first: int, steps: int, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
+        self._events: Any = Silence()
+        self._lines: Any = Silence()
+        self._bar: Any = Silence()
+        if ranks.speaks:
+            # Steps logged after the checkpoint that a resumed run goes on from are hidden by TensorBoard.
+            self._events = SummaryWriter(str(path), purge_step=first + 1 if first else None)
+            self._lines = (path / LOG).open("a", encoding="utf-8")
+            self._bar = progress_bar("train", steps, unit="step", done=first)
+        self._held: list[tuple[int, int, Tensor]] = []
         self._read = 0
         self._waited = 0.0
         self._since = time.perf_counter()
@@ -67,24 +82,28 @@ class RunLog:
     def describe(self, model: nn.Module, store: Store) -> None:
         """Note what is trained on what."""
         count = sum(parameter.numel() for parameter in model.parameters())
-        self._line({"event": "start", "parameters": count, "store": store.name, "fingerprint": store.fingerprint})
+        row = {"event": "start", "parameters": count, "store": store.name, "fingerprint": store.fingerprint}
+        self._line({**row, "ranks": self._ranks.count})
 
-    def step(self, step: int, loss: Tensor, *, read: int, waited: float) -> None:
+    def step(self, step: int, loss: Tensor, *, position: int, read: int, waited: float) -> None:
         """Hold one optimizer step until `flush`.
 
         Args:
             step: Number of the step, from 1.
-            loss: Mean nats per byte, on any device.
-            read: Bytes read.
+            loss: This rank's share of the mean nats per byte, on any device.
+            position: Windows that all ranks were given before this step.
+            read: Bytes read, by all ranks.
             waited: Seconds spent waiting for data.
         """
-        self._held.append((step, loss))
+        self._held.append((step, position, loss))
         self._read += read
         self._waited += waited
         self._bar.update()
 
     def flush(self) -> None:
         """Write the steps held back, with the speed since the last call, and all events to disk.
+
+        All ranks come here together.
 
         Raises:
             RunError: A loss is not finite.
@@ -94,15 +113,15 @@ class RunLog:
         self._events.flush()
 
     def _write_held(self) -> None:
-        losses = torch.stack([loss for _, loss in self._held]).tolist()
+        losses = self._ranks.add_up(torch.stack([loss for _, _, loss in self._held])).tolist()
         seconds = time.perf_counter() - self._since
-        for (step, _), nats in zip(self._held, losses, strict=True):
+        for (step, position, _), nats in zip(self._held, losses, strict=True):
             if not math.isfinite(nats):
                 raise RunError(
                     f"the loss of step {step} is {nats}; lower --optim.lr and go on from the last checkpoint"
                 )
             self.scalars(step, {"loss/train_nats": nats})
-            self._line({"event": "step", "step": step, "loss_nats": nats})
+            self._line({"event": "step", "step": step, "loss_nats": nats, "position": position})
         rates = {"speed/bytes_per_second": self._read / seconds, "time/data_wait_pct": 100 * self._waited / seconds}
         self.scalars(self._held[-1][0], rates)
         speed = f"{self._read / seconds / 1e3:.1f} kB/s"
@@ -121,6 +140,8 @@ class RunLog:
 
     def patches(self, step: int, starts: Tensor) -> None:
         """Log the histogram of patch lengths in bytes of a batch of starts (B, T)."""
+        if not self._ranks.speaks:
+            return
         row, column = starts.nonzero().T
         lengths = column.diff()[row.diff() == 0].float()  # the last patch of a row is cut by its end
         if not len(lengths):

@@ -1,16 +1,18 @@
-"""The training loop of byte models.
+"""The training loop of byte models, on one rank or on many.
 
     ByteStream -> micro-batches -> nats -> gradients -> clip -> AdamW -> scalars, samples, checkpoints -> runs/NAME
+        (each rank its rows)       (averaged over ranks)                 (rank 0 alone writes)
 
 SIGTERM and Ctrl-C finish the step at hand, save a checkpoint and leave. A resumed run repeats no window and skips none;
-on CPU its losses are those of the run that was never stopped.
+on CPU its losses are those of the run that was never stopped. The loss of a step is the mean over all data bytes of all
+ranks, so it is the same for any number of them, but for rounding.
 """
 
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,13 +22,17 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bytropix.datasets.batch import ByteBatch
 from bytropix.datasets.store import Store
-from bytropix.datasets.stream import ByteBatch, ByteStream
+from bytropix.datasets.stream import ByteStream
 from bytropix.jobs.checkpoint import load_training, load_weights, save_checkpoint
 from bytropix.jobs.evaluation import bits_per_byte
+from bytropix.jobs.incoming import Incoming, incoming
 from bytropix.jobs.metrics import RunLog, module_gradient_norms
+from bytropix.jobs.ranks import ALONE, Ranks
 from bytropix.jobs.recipe import ByteModel, Recipe, build_model, choose_device
 from bytropix.jobs.run_folder import RunFolder
+from bytropix.jobs.sharding import SharedModel, plain_copy, split_groups
 from bytropix.jobs.writing import sample_text
 from bytropix.optim import learning_rate, make_adamw
 
@@ -63,30 +69,40 @@ class Training:
         store: Where the bytes come from.
         run: The run folder; made once everything else has been checked.
         resume: Go on from the latest checkpoint, if there is one.
+        ranks: All ranks, each of which makes one of these.
+
+    Attributes:
+        changes: What a resumed run does otherwise than before, in words.
 
     Raises:
-        ConfigError: The context is longer than the split.
+        ConfigError: The split cannot be read so, or the ranks do not divide the batch.
         RunError: The folder is taken, or the checkpoint cannot be read or belongs to another config.
         StoreError: The checkpoint was trained on another store.
     """
 
-    def __init__(self, recipe: Recipe, store: Store, run: Path, *, resume: bool) -> None:
-        self.recipe, self.store = recipe, store
-        self.device = choose_device(recipe.train.device)
-        self.stream = ByteStream(store, context=recipe.train.context, batch=recipe.train.batch, seed=recipe.train.seed)
-        torch.manual_seed(recipe.train.seed)
-        self.model: ByteModel = build_model(recipe).to(self.device)
-        self.optimizer = make_adamw(self.model, recipe.optim)
+    def __init__(self, recipe: Recipe, store: Store, run: Path, *, resume: bool, ranks: Ranks = ALONE) -> None:
+        self.recipe, self.store, self.ranks = recipe, store, ranks
         self.step = 0
-        self.patcher = store.patcher()
-        self.run = RunFolder.create(run, recipe, store, resume=resume)
-        if resume and self.run.checkpoints():
-            checkpoint = self.run.latest()
-            load_weights(checkpoint, self.model)
-            state = load_training(checkpoint, recipe, self.optimizer)
-            self.step = state["step"]
-            self.stream.load_state_dict(state["stream"])
-            self.run.forget_after(self.step)
+        self.changes: list[str] = []
+        with ranks.together():
+            self.device = choose_device(recipe.train.device)
+            self.stream = self._stream()
+            torch.manual_seed(recipe.train.seed)
+            self.model: ByteModel = build_model(recipe).to(self.device)
+            self.patcher = store.patcher()
+        with ranks.together():
+            self.run = RunFolder.create(run, recipe, store, resume=resume) if ranks.speaks else RunFolder(run)
+        with ranks.together():
+            begun = resume and bool(self.run.checkpoints())
+            if begun:
+                load_weights(self.run.latest(), self.model)
+        self.shared = SharedModel(self.model, ranks, recipe.train.shard)
+        self.optimizer = make_adamw(self.model, recipe.optim)
+        split_groups(self.optimizer)
+        with ranks.together():
+            if begun:
+                self._go_on(self.run.latest())
+        self._behind = self.stream.state_dict()
 
     def __call__(self) -> bool:
         """Train to the last step or until told to stop; return whether the last step was reached.
@@ -95,74 +111,136 @@ class Training:
             RunError: A loss is not finite.
         """
         train = self.recipe.train
-        with RunLog(self.run.path, first=self.step, steps=train.steps) as log, StopFlag() as stop:
+        with (
+            RunLog(self.run.path, first=self.step, steps=train.steps, ranks=self.ranks) as log,
+            StopFlag() as stop,
+            closing(incoming(self.stream, self.device)) as batches,  # type: ignore[type-var]
+        ):
             log.describe(self.model, self.store)
-            batches = iter(self.stream)
-            while self.step < train.steps and not stop.raised:
-                self._one_step(batches, log)
+            while self.step < train.steps and self._one_step(batches, log, stop):
                 last = self.step == train.steps
                 if last or (train.evaluate_every and self.step % train.evaluate_every == 0):
-                    log.flush()
                     self._evaluate(log)
-                    log.restart_clock()
-                if last or stop.raised or self.step % train.checkpoint_every == 0:
-                    log.flush()
-                    self.save()
+                if last or self.step % train.checkpoint_every == 0:
+                    self._save(log)
+            if self.step < train.steps:
+                self._save(log)
         return self.step >= train.steps
 
-    def save(self) -> None:
-        """Write a checkpoint of this step."""
-        state = {"step": self.step, "stream": self.stream.state_dict()}
-        save_checkpoint(self.run.checkpoint(self.step), self.recipe, self.model, self.optimizer, state)
+    def _stream(self) -> ByteStream:
+        """Return this rank's stream."""
+        train = self.recipe.train
+        return ByteStream(
+            self.store,
+            context=train.context,
+            batch=train.batch,
+            seed=train.seed,
+            rank=self.ranks.rank,
+            ranks=self.ranks.count,
+            pack=train.pack,
+            checks=train.checks,
+            budget=train.damage_budget,
+            pinned=self.device.type == "cuda",
+        )
 
-    def _one_step(self, batches: Iterator[ByteBatch], log: RunLog) -> None:
-        """Run one optimizer step and log it."""
+    def _go_on(self, checkpoint: Path) -> None:
+        """Take up optimizer, stream and step of a checkpoint."""
+        state = load_training(checkpoint, self.recipe, self.model, self.optimizer)
+        self.step = state["step"]
+        self.stream.load_state_dict(state["stream"])
+        self.changes = [
+            f"{name} is {now}, was {state['spread'][name]}"
+            for name, now in self._spread().items()
+            if state.get("spread", {}).get(name, now) != now
+        ]
+        if self.ranks.speaks:
+            self.run.forget_after(self.step)
+
+    def _spread(self) -> dict[str, Any]:
+        """Return how the work of a step is spread, which any resumed run may change."""
+        train = self.recipe.train
+        return {
+            "train.batch": train.batch,
+            "train.accumulate": train.accumulate,
+            "train.shard": train.shard,
+            "number of ranks": self.ranks.count,
+        }
+
+    def _save(self, log: RunLog) -> None:
+        """Write a checkpoint of this step."""
+        with self.ranks.together():
+            log.flush()
+        state = {"step": self.step, "stream": self._behind, "spread": self._spread()}
+        target = self.run.checkpoint(self.step)
+        with self.ranks.together():
+            save_checkpoint(target, self.recipe, self.model, self.optimizer, state, write=self.ranks.speaks)
+
+    def _one_step(self, batches: Incoming, log: RunLog, stop: StopFlag) -> bool:
+        """Run one optimizer step and log it; return whether it was run, and no rank was told to stop before it."""
+        asked = time.perf_counter()
+        with self.ranks.together():
+            taken = [next(batches) for _ in range(self.recipe.train.accumulate)]
+        waited = time.perf_counter() - asked
+        n_bytes, stopping = self.ranks.sums(sum(batch.n_bytes for batch, _ in taken), stop.raised)
+        if stopping:
+            return False
         optim, train = self.recipe.optim, self.recipe.train
         rate = learning_rate(optim, self.step, train.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.ranks.seed_step(train.seed, self.step)
         self.model.train()
-        losses: list[Tensor] = []
-        waited = 0.0
-        for _ in range(train.accumulate):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
-            losses.append(self._backward(batch))
+        loss = self._backward([batch for batch, _ in taken], max(1, n_bytes))
         self.step += 1
         told = self.step % train.log_every == 0 or self.step == train.steps
         scalars = module_gradient_norms(self.model) if told else {}
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip or math.inf)
+        norm = self.shared.clip(optim.clip or math.inf)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        log.step(
-            self.step, torch.stack(losses).mean(), read=train.accumulate * train.batch * train.context, waited=waited
-        )
+        self._behind = taken[-1][1]
+        log.step(self.step, loss, position=taken[0][0].position, read=n_bytes, waited=waited)
         if told:
-            log.flush()
+            with self.ranks.together():
+                log.flush()
             scalars |= {"optim/lr": rate, "grad_norm/all": float(norm)}
             log.scalars(self.step, scalars | {tag: float(value) for tag, value in self.model.scalars().items()})
-            log.patches(self.step, batch.starts)
+            log.patches(self.step, taken[-1][0].starts)
+        return True
 
-    def _backward(self, batch: ByteBatch) -> Tensor:
-        """Add the gradients of one micro-batch and return its mean loss in nats."""
-        there = batch.to(self.device)
-        rounded = torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device))
-        with rounded, sdpa_kernel(ATTENTION):
-            loss = self.model.nats(there.bytes, there.starts, there.patches).mean()
-        (loss / self.recipe.train.accumulate).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+    def _backward(self, batches: list[ByteBatch], n_bytes: int) -> Tensor:
+        """Add the gradients of a step's micro-batches; return this rank's share of the mean loss in nats.
+
+        Args:
+            batches: This rank's rows of each, on the device.
+            n_bytes: Data bytes of all of them on all ranks.
+        """
+        loss = torch.zeros((), device=self.device)
+        for number, batch in enumerate(batches, 1):
+            with self.shared.micro_batch(last=number == len(batches)):
+                rounded = torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device))
+                with rounded, sdpa_kernel(ATTENTION):
+                    nats = self.shared.nats(batch)
+                # Gradients are averaged over the ranks, which would divide by their number once more.
+                (nats * (self.ranks.count / n_bytes)).backward()  # type: ignore[no-untyped-call]
+            loss += nats.detach() / n_bytes
+        return loss
 
     def _evaluate(self, log: RunLog) -> None:
-        """Log bits per byte on the val split and a text sample."""
+        """Log bits per byte on the val split and a text sample; every rank scores the same windows."""
         train = self.recipe.train
-        if self.store.parts("val"):
-            result = bits_per_byte(
-                self.model, self.store, split="val", context=train.context, at_most=train.evaluate_bytes
-            )
-            log.evaluated(self.step, result)
+        with self.ranks.together():
+            log.flush()
+        with self.ranks.together():
+            if self.store.parts("val"):
+                result = bits_per_byte(
+                    self.model, self.store, split="val", context=train.context, at_most=train.evaluate_bytes
+                )
+                log.evaluated(self.step, result)
         if train.sample_bytes:
-            log.text(self.step, sample_text(self.model, self.patcher, train.context, train.sample_bytes))
+            model = plain_copy(self.model, lambda: build_model(self.recipe))
+            if self.ranks.speaks:
+                log.text(self.step, sample_text(model, self.patcher, train.context, train.sample_bytes))
+        log.restart_clock()
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -33,10 +33,11 @@ def crashed(store_path: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathF
     training = Training(settings, store, path, resume=False)
     one_step = training._one_step
 
-    def crash(*arguments: Any) -> None:
-        one_step(*arguments)
+    def crash(*arguments: Any) -> bool:
+        more = one_step(*arguments)
         if training.step == 7:
             raise ZeroDivisionError
+        return more
 
     training._one_step = crash  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):

@@ -124,10 +124,11 @@ def stop_after(training: Training, step: int) -> None:
     """Train up to a step, as SIGTERM there would."""
     one_step = training._one_step
 
-    def then_stop(*arguments: Any) -> None:
-        one_step(*arguments)
+    def then_stop(*arguments: Any) -> bool:
+        more = one_step(*arguments)
         if training.step == step:
             signal.raise_signal(signal.SIGTERM)
+        return more
 
     training._one_step = then_stop  # type: ignore[method-assign]
     assert not training()
@@ -200,7 +201,6 @@ def test_the_log_forgets_what_is_done_again(run: Path) -> None:
     ("flags", "message"),
     [
         (("--optim.lr", 0.5), "optim.lr"),
-        (("--train.batch", 3), "train.batch"),
         (("--train.context", 32), "train.context"),
         (("--train.seed", 1), "train.seed"),
         (("--wubu.dropout", 0.25), "wubu.dropout"),

@@ -7,9 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bytropix.datasets.store import Store
+from bytropix.jobs.incoming import incoming
 from bytropix.jobs.metrics import RunLog
 from bytropix.jobs.recipe import Recipe
-from bytropix.jobs.train import Training
+from bytropix.jobs.train import StopFlag, Training
 
 
 class Questions(TorchDispatchMode):
@@ -29,9 +30,9 @@ def test_a_step_that_is_not_logged_asks_the_device_nothing(recipe: Recipe, store
     """Gradients, clipping, the optimizer's step and the loss that is held back: the host learns no number of them."""
     training = Training(recipe, store, tmp_path / "run", resume=False)
     assert recipe.train.log_every > 1
-    batches = iter(training.stream)
+    batches = incoming(training.stream, training.device)
     with RunLog(training.run.path, first=0, steps=recipe.train.steps) as log, Questions() as questions:
-        training._one_step(batches, log)
+        assert training._one_step(batches, log, StopFlag())
 
     assert training.step == 1
     assert not questions.asked
@@ -43,7 +44,8 @@ def test_attention_is_not_planned_for_each_number_of_patches(recipe: Recipe, sto
     seen: list[bool] = []
     for module in training.model.modules():
         module.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
-    training._backward(next(iter(training.stream)))
+    batch = next(iter(training.stream))
+    training._backward([batch], batch.n_bytes)
 
     assert seen
     assert not any(seen)

@@ -1,0 +1,145 @@
+"""One model on all ranks: a copy each (DDP), or a share of every parameter each (FSDP2).
+
+    model -> SharedModel -> nats of this rank's rows -> backward -> gradients averaged over the ranks -> clipped
+    share (DTensor) -> whole -> checkpoints, the same for any number of ranks -> share_like -> share
+
+Parameters without dimensions, the curvatures, scales and spreads, are never shared: they stay plain copies, whose
+gradients are averaged here.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from bytropix.byte_lm.layers import Block
+from bytropix.datasets.batch import ByteBatch
+from bytropix.jobs.ranks import Ranks
+from bytropix.jobs.recipe import ByteModel
+
+
+class TotalNats(nn.Module):
+    """The nats of all data bytes of a batch; what DDP calls, as models are not called by their `forward`."""
+
+    def __init__(self, model: ByteModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: ByteBatch) -> Tensor:
+        """Return the sum, a tensor of no dimensions; padding counts nothing."""
+        told = {} if batch.documents is None else {"documents": batch.documents}
+        nats_BT: Tensor = self.model.nats(batch.bytes, batch.starts, batch.patches, **told)
+        return nats_BT.sum() if batch.full else torch.where(batch.data, nats_BT, 0).sum()
+
+
+class SharedModel:
+    """A model that all ranks train together.
+
+    Args:
+        model: The same on every rank; with "fsdp" its parameters become shares, in place.
+        ranks: All ranks.
+        shard: "ddp" or "fsdp". A process that is alone has the whole model with either.
+
+    Attributes:
+        model: That model.
+    """
+
+    def __init__(self, model: ByteModel, ranks: Ranks, shard: str) -> None:
+        self.model = model
+        self._ranks = ranks
+        self._nats: nn.Module = TotalNats(model)
+        self._alone: list[nn.Parameter] = []
+        if ranks.grouped and shard == "fsdp":
+            self._alone = [parameter for parameter in model.parameters() if not parameter.dim()]
+            for block in [module for module in model.modules() if isinstance(module, Block)]:
+                fully_shard(block)
+            fully_shard(model, reshard_after_forward=True, ignored_params=set(self._alone))
+            register_fsdp_forward_method(model, "nats")
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nobody writes to
+        elif ranks.grouped:
+            self._nats = DistributedDataParallel(self._nats, gradient_as_bucket_view=True)
+            self._nats.broadcast_buffers = False  # they are tables, the same on all ranks
+
+    def nats(self, batch: ByteBatch) -> Tensor:
+        """Return the nats of all data bytes of this rank's rows."""
+        total: Tensor = self._nats(batch)
+        return total
+
+    @contextmanager
+    def micro_batch(self, *, last: bool) -> Iterator[None]:
+        """Run `nats` and its backward pass inside; gradients are averages over the ranks after the `last` of a step."""
+        later = isinstance(self._nats, DistributedDataParallel) and not last
+        with self._nats.no_sync() if later else nullcontext():  # type: ignore[operator]
+            yield
+        if last and self._alone:
+            self._average_alone()
+
+    def clip(self, most: float) -> Tensor:
+        """Shorten the gradient to a norm of at most `most` and return its norm before, over all ranks' shares."""
+        parameters = list(self.model.parameters())
+        norm = gradient_norm(parameters)
+        for kind in _kinds(parameters):  # one kernel takes shares or whole tensors, not both
+            clip_grads_with_norm_(kind, most, norm)
+        return norm
+
+    def _average_alone(self) -> None:
+        """Average the gradients of the parameters that FSDP2 leaves alone."""
+        gradients = [parameter.grad for parameter in self._alone if parameter.grad is not None]
+        means = self._ranks.add_up(torch.stack(gradients)) / self._ranks.count
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the norm of all gradients of some parameters, over all ranks' shares; without any, 0."""
+    norms = [
+        whole(get_total_norm([parameter.grad for parameter in kind if parameter.grad is not None]))
+        for kind in _kinds(parameters)
+    ]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
+def split_groups(optimizer: torch.optim.Optimizer) -> None:
+    """Give whole parameters among shares a group of their own: one kernel takes shares or whole tensors, not both."""
+    for group in list(optimizer.param_groups):
+        first, *others = _kinds(group["params"])
+        group["params"] = first
+        for other in others:
+            optimizer.add_param_group({**group, "params": other})
+
+
+def whole(x: Tensor) -> Tensor:
+    """Return a tensor of which the ranks hold shares as a whole; all ranks come here together."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def plain_copy(model: ByteModel, build: Callable[[], ByteModel]) -> ByteModel:
+    """Return a model whose parameters are whole: itself, or one on the CPU from what all ranks bring together."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model
+    weights = {name: whole(tensor).cpu() for name, tensor in model.state_dict().items()}
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn in vain
+        copy = build()
+    copy.load_state_dict(weights)
+    return copy
+
+
+def share_like(x: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's share of a whole tensor, laid out as `like` is; without any exchange with other ranks."""
+    if not isinstance(like, DTensor) or x.shape != like.shape:
+        return x
+    return distribute_tensor(x.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _kinds(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return the shares and the whole parameters, apart, of those that are there."""
+    kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for parameter in parameters:
+        kinds[not isinstance(parameter, DTensor)].append(parameter)
+    return [kind for kind in kinds if kind]
