@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bytropix.datasets.mixture import Mixture, Phase, fingerprint_at
 from bytropix.datasets.mixture_order import MixtureOrder, source_seed
 from bytropix.datasets.order import Order, WindowOrder
-from bytropix.datasets.store import Store
+from bytropix.datasets.store import Parts, Store
 from bytropix.datasets.store.part import Part
 from bytropix.datasets.windows import Cut, RowCut
 from bytropix.errors import ConfigError, StoreError
@@ -69,7 +69,7 @@ class Corpus:
         if pack not in CUTS:
             raise ConfigError(f"pack must be one of {', '.join(CUTS)}, got {pack!r}")
         found = [_parts(store, split) for store in _stores(source)]
-        sizes = [np.array([part.n_bytes for part in parts], dtype=np.int64) for parts in found]
+        sizes = [parts.sizes for parts in found]
         cuts = tuple(CUTS[pack](parts, size, context + 1) for parts, size in zip(found, sizes, strict=True))
         firsts = (0, *accumulate(len(parts) for parts in found))
         return cls(source, split, context + 1, pack, EndToEnd(found), np.concatenate(sizes), firsts[:-1], cuts)
@@ -145,7 +145,7 @@ def _stores(source: Store | Mixture) -> tuple[Store, ...]:
     return (source,) if isinstance(source, Store) else source.stores
 
 
-def _parts(store: Store, split: str) -> Sequence[Part]:
+def _parts(store: Store, split: str) -> Parts:
     """Return the parts of a split."""
     parts = store.parts(split)
     if not parts:

@@ -20,7 +20,7 @@ from bytropix.datasets.store.schema import FileRecord, PartRecord
 from bytropix.datasets.store.storage import Storage
 from bytropix.errors import StoreError
 
-OPEN_PARTS = 128  # of a store with lists; a mapped file takes one of the 1,024 that a process may have open by default
+OPEN_PARTS = 128  # of a store with lists: each takes some of the 1,024 files that a process may have open by default
 FEW_FILES = 2  # asked for one by one; of more, a remote folder is listed
 
 
@@ -28,8 +28,9 @@ class Parts(Sequence[Part]):
     """The parts of one split, in order, as a sequence; safe for threads.
 
     Part i is opened when it is first asked for. Where the records of parts lie in lists, its list is read then and the
-    sizes of its files are checked, before any of it is delivered, and only the parts used last stay open. Asking raises
-    StoreError, which names the list or the file, if one is missing or damaged.
+    sizes of its files are checked, before any of it is delivered; only the parts used last stay open, and none is
+    mapped, since a system maps few files at a time. Asking raises StoreError, which names the list or the file, if one
+    is missing or damaged.
 
     Args:
         storage: The store's.
@@ -91,7 +92,9 @@ class Parts(Sequence[Part]):
             below = record.folder if len(record.files) > FEW_FILES else None
             check_sizes(self._storage, [(record.folder, record.files)], below=below)
             self._whole[place] = True
-        return open_part(self._storage, record)
+        part = open_part(self._storage, record)
+        part.mapped = part.mapped and not self._listed
+        return part
 
 
 def parts_by_split(storage: Storage, records: Sequence[PartRecord]) -> dict[str, Parts]:
