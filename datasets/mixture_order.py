@@ -143,20 +143,33 @@ class MixtureOrder:
 def _merged(pieces: Sequence[Runs], rows: NDArray[np.int64] | None = None) -> Runs:
     """Return the rows of all pieces, end to end, or put row i of that in place rows[i]."""
     nothing = np.zeros(0, dtype=np.int64)
-    counts = np.concatenate([nothing, *(np.diff(runs.first) for runs in pieces)])
-    fields = [
-        np.concatenate([nothing, *(getattr(runs, name) for runs in pieces)]) for name in ("parts", "starts", "stops")
-    ]
-    rows = np.arange(counts.size) if rows is None else rows
+    counts = np.concatenate([nothing, *(np.diff(piece.first) for piece in pieces)])
+    parts = np.concatenate([nothing, *(piece.parts for piece in pieces)])
+    starts = np.concatenate([nothing, *(piece.starts for piece in pieces)])
+    stops = np.concatenate([nothing, *(piece.stops for piece in pieces)])
+    return Runs(*_placed(np.arange(counts.size) if rows is None else rows, counts, parts, starts, stops))
+
+
+@numba.njit(nogil=True, cache=True)
+def _placed(
+    rows: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    parts: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the fields of `Runs` whose row rows[i] has the counts[i] runs that follow those of the rows before i."""
     first = np.zeros(counts.size + 1, dtype=np.int64)
-    first[rows + 1] = counts
-    np.cumsum(first, out=first)
-    # Where each run goes: on from the place of its row.
-    target = np.arange(counts.sum()) + np.repeat(first[rows] - (np.cumsum(counts) - counts), counts)
-    moved = [np.empty_like(field) for field in fields]
-    for field, there in zip(fields, moved, strict=True):
-        there[target] = field
-    return Runs(first, *moved)
+    for i in range(counts.size):
+        first[rows[i] + 1] = counts[i]
+    first = np.cumsum(first)
+    there = np.empty_like(parts), np.empty_like(parts), np.empty_like(parts)
+    run = 0
+    for i in range(counts.size):
+        for target in range(first[rows[i]], first[rows[i] + 1]):
+            there[0][target], there[1][target], there[2][target] = parts[run], starts[run], stops[run]
+            run += 1
+    return first, there[0], there[1], there[2]
 
 
 @numba.njit(nogil=True, cache=True)
