@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from bytropix.datasets.mixture import Mixture, Phase, fingerprint_at
 from bytropix.datasets.mixture_order import MixtureOrder, source_seed
 from bytropix.datasets.order import Order, WindowOrder
+from bytropix.datasets.packing import DocumentCut
 from bytropix.datasets.store import Parts, Store
 from bytropix.datasets.store.part import Part
 from bytropix.datasets.windows import Cut, RowCut
 from bytropix.errors import ConfigError, StoreError
 
-Pack = Literal["bytes"]
+Pack = Literal["bytes", "documents"]
 
 
 def cut_rows(parts: Sequence[Part], sizes: NDArray[np.int64], width: int) -> Cut:
@@ -28,7 +29,12 @@ def cut_rows(parts: Sequence[Part], sizes: NDArray[np.int64], width: int) -> Cut
     return RowCut(sizes, width)
 
 
-CUTS = {"bytes": cut_rows}
+def cut_documents(parts: Sequence[Part], sizes: NDArray[np.int64], width: int) -> Cut:
+    """Return windows of whole documents."""
+    return DocumentCut(parts, width)
+
+
+CUTS = {"bytes": cut_rows, "documents": cut_documents}
 """How a split is cut into windows, by name."""
 
 

@@ -10,7 +10,7 @@ every batch has the same shape and every byte is delivered exactly once an epoch
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,8 @@ class ByteStream(IterableDataset[ByteBatch]):
         ranks: How many there are; they must divide `batch`.
         last: What becomes of the short batch at an epoch's end, see `Batches`.
         epochs: Epochs to deliver, counted from the stream's very beginning; `None` for no end.
-        pack: How the split is cut into windows: "bytes" every `context` + 1 bytes.
+        pack: How the split is cut into windows: "bytes" every `context` + 1 bytes, "documents" so that a document that
+            fits in a window is never split, several to a window (bytropix.datasets.packing).
         checks: Each block is checked once, when it is first touched. "raise": damage is an error. "quarantine": rows
             that touch a damaged block come empty (length 0) and are counted. "off": mapped blocks are not checked.
         budget: Most damaged blocks that quarantine may leave out; one more is an error.
@@ -247,21 +248,32 @@ class ByteStream(IterableDataset[ByteBatch]):
             counts = np.full_like(counts, self._batches.rows)
         rows = self._gather(runs, width=self.context + 1, counted=self.context, documents=self.pack == "documents")
         self._account(runs, rows.lengths)
-        batches, row = [], 0
-        for first, size, here in zip(firsts.tolist(), sizes.tolist(), counts.tolist(), strict=True):
-            own = slice(row, row + here)
-            batch = ByteBatch(
-                bytes=_apart(rows.bytes[own]),
-                bits=_apart(rows.bits[own]),
-                patches=int(rows.patches[own].max(initial=1)),
-                lengths=torch.from_numpy(rows.lengths[own]),
-                documents=None if rows.documents is None else _apart(rows.documents[own]),
-                n_bytes=int(rows.lengths[own].sum()),
-                position=first,
+        ends = np.cumsum(counts)
+        per_batch = zip(
+            firsts.tolist(),
+            sizes.tolist(),
+            _apart(rows.bytes, ends),
+            _apart(rows.bits, ends),
+            np.split(rows.patches, ends[:-1]),
+            np.split(rows.lengths, ends[:-1]),
+            [None] * ends.size if rows.documents is None else _apart(rows.documents, ends),
+            strict=True,
+        )
+        return [
+            (
+                first + size,
+                ByteBatch(
+                    bytes=text,
+                    bits=bits,
+                    patches=int(patches.max(initial=1)),
+                    lengths=torch.from_numpy(lengths),
+                    documents=documents,
+                    n_bytes=int(lengths.sum()),
+                    position=first,
+                ),
             )
-            batches.append((first + size, batch))
-            row += here
-        return batches
+            for first, size, text, bits, patches, lengths, documents in per_batch
+        ]
 
     def _account(self, runs: Runs, lengths: NDArray[np.int64]) -> None:
         """Refuse rows of which some bytes are missing, unless a damaged block was left out."""
@@ -279,9 +291,13 @@ class ByteStream(IterableDataset[ByteBatch]):
         return _reopen, (source, self._made_with, self.state_dict())
 
 
-def _apart(rows: Tensor) -> Tensor:
-    """Return rows as a tensor that is saved without those around it; pinned memory must stay torch's own."""
-    return rows if rows.is_pinned() else torch.from_numpy(rows.numpy())
+def _apart(rows: Tensor, ends: NDArray[np.int64]) -> list[Tensor]:
+    """Return rows up to each end as tensors that are saved without each other; pinned memory must stay torch's own."""
+    borders = [0, *ends.tolist()]
+    if rows.is_pinned():
+        return [rows[first:end] for first, end in pairwise(borders)]
+    array = rows.numpy()
+    return [torch.from_numpy(array[first:end]) for first, end in pairwise(borders)]
 
 
 def _padded(runs: Runs, counts: NDArray[np.int64], rows: int) -> Runs:
