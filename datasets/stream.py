@@ -239,6 +239,8 @@ class ByteStream(IterableDataset[ByteBatch]):
         start, numbers = task
         firsts, sizes = self._batches.at(start, numbers)
         firsts, sizes = firsts[sizes > 0], sizes[sizes > 0]
+        if not firsts.size:
+            return []
         positions, counts = self._batches.rows_of(firsts, sizes)
         if self._corpus.remote:
             self._gather.expect(self._order.coming(positions))
