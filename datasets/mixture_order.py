@@ -112,9 +112,9 @@ class MixtureOrder:
         """Return how often each store, f64 [stores], has been gone through before a position."""
         return self.delivered(position) / self.windows
 
-    def shares(self, position: int) -> NDArray[np.float64]:
-        """Return which share of the windows before a position each store, f64 [stores], has given."""
-        return self.delivered(position) / max(1, position)
+    def shares(self, position: int, since: int = 0) -> NDArray[np.float64]:
+        """Return which share of the windows from `since` to a position each store, f64 [stores], has given."""
+        return (self.delivered(position) - self.delivered(since)) / max(1, position - since)
 
     def _shared_out(self, positions: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
         """Give each store that is read with its rows, indices into positions, and their own positions."""

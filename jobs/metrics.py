@@ -2,12 +2,13 @@
 
 loss/train_nats  eval/bits_per_byte  speed/bytes_per_second  time/data_wait_pct  optim/lr
 grad_norm/<module>  levels/<n>/curvature|scale|spread  patches/length_bytes (histogram)  sample (text)
+of a mixture: mixture/<store>/share|epochs  eval/<store>/bits_per_byte
 """
 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from bytropix.datasets.store import Store
+from bytropix.datasets.mixture import Mixture
 from bytropix.errors import RunError
 from bytropix.jobs.evaluation import Evaluation
 from bytropix.jobs.progress import progress_bar
 from bytropix.jobs.ranks import ALONE, Ranks
 from bytropix.jobs.run_folder import LOG
 from bytropix.jobs.sharding import gradient_norm
+from bytropix.jobs.source import Source, facts_of, stores_of
 
 
 def module_gradient_norms(model: nn.Module) -> dict[str, float]:
@@ -79,11 +81,13 @@ class RunLog:
         self._events.close()
         self._lines.close()
 
-    def describe(self, model: nn.Module, store: Store) -> None:
+    def describe(self, model: nn.Module, source: Source) -> None:
         """Note what is trained on what."""
         count = sum(parameter.numel() for parameter in model.parameters())
+        store = stores_of(source)[0]
         row = {"event": "start", "parameters": count, "store": store.name, "fingerprint": store.fingerprint}
-        self._line({**row, "ranks": self._ranks.count})
+        mixed = {"mixture": facts_of(source)} if isinstance(source, Mixture) else {}
+        self._line({**row, **mixed, "ranks": self._ranks.count})
 
     def step(self, step: int, loss: Tensor, *, position: int, read: int, waited: float) -> None:
         """Hold one optimizer step until `flush`.
@@ -149,11 +153,16 @@ class RunLog:
         self._events.add_histogram("patches/length_bytes", lengths, step)
         self.scalars(step, {"patches/mean_length_bytes": float(lengths.mean())})
 
-    def evaluated(self, step: int, result: Evaluation) -> None:
-        """Log an evaluation."""
-        self._validation = f", val {result.bits_per_byte:.3f}"
-        self.scalars(step, {"eval/bits_per_byte": result.bits_per_byte})
-        self._line({"event": "evaluate", "step": step, "bits_per_byte": result.bits_per_byte, "bytes": result.n_bytes})
+    def evaluated(self, step: int, found: Mapping[str, Evaluation]) -> None:
+        """Log an evaluation of one store, or of each of several and all together, by name."""
+        n_bytes = sum(one.n_bytes for one in found.values())
+        together = sum(one.nats for one in found.values()) / (math.log(2) * n_bytes)
+        each = {name: one.bits_per_byte for name, one in found.items()} if len(found) > 1 else {}
+        self._validation = f", val {together:.3f}"
+        self.scalars(step, {"eval/bits_per_byte": together})
+        self.scalars(step, {f"eval/{name}/bits_per_byte": value for name, value in each.items()})
+        row = {"event": "evaluate", "step": step, "bits_per_byte": together, "bytes": n_bytes}
+        self._line({**row, "each": each} if each else row)
 
     def text(self, step: int, sample: str) -> None:
         """Log a generated sample."""

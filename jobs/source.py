@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bytropix.datasets.mixture import Mixture, Stage
+from bytropix.datasets.mixture_order import MixtureOrder
+from bytropix.datasets.order import Order
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
 
@@ -87,6 +89,21 @@ def notices_of(source: Source) -> list[str]:
             f"generation and evaluation; {remedy} `bytropix append` both texts to one store"
         )
     return notices
+
+
+def progress_of(source: Source, order: Order, position: int, since: int) -> dict[str, float]:
+    """Return how a mixture is read, by tag: each store's share of the windows from `since` to a position, its epochs.
+
+    Of a single store there is nothing to tell.
+    """
+    if not isinstance(order, MixtureOrder):
+        return {}
+    names = names_of(source)
+    shares = zip(names, order.shares(position, since).tolist(), strict=True)
+    epochs = zip(names, order.epochs(position).tolist(), strict=True)
+    return {f"mixture/{name}/share": share for name, share in shares} | {
+        f"mixture/{name}/epochs": count for name, count in epochs
+    }
 
 
 def read_place(word: str) -> tuple[str, float | None]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bytropix.datasets.batch import ByteBatch
-from bytropix.datasets.store import Store
+from bytropix.datasets.gather import CACHE_BYTES
 from bytropix.datasets.stream import ByteStream
 from bytropix.jobs.checkpoint import load_training, load_weights, save_checkpoint
 from bytropix.jobs.evaluation import bits_per_byte
@@ -33,6 +33,7 @@ from bytropix.jobs.ranks import ALONE, Ranks
 from bytropix.jobs.recipe import ByteModel, Recipe, build_model, choose_device
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.sharding import SharedModel, plain_copy, split_groups
+from bytropix.jobs.source import Source, names_of, progress_of, stores_of
 from bytropix.jobs.writing import sample_text
 from bytropix.optim import learning_rate, make_adamw
 
@@ -62,11 +63,11 @@ class StopFlag:
 
 
 class Training:
-    """One training run from its recipe, store and run folder.
+    """One training run from its recipe, store or mixture, and run folder.
 
     Args:
         recipe: What to train.
-        store: Where the bytes come from.
+        source: Where the bytes come from; of a mixture, the run keeps the patcher of the first store.
         run: The run folder; made once everything else has been checked.
         resume: Go on from the latest checkpoint, if there is one.
         ranks: All ranks, each of which makes one of these.
@@ -80,8 +81,8 @@ class Training:
         StoreError: The checkpoint was trained on another store.
     """
 
-    def __init__(self, recipe: Recipe, store: Store, run: Path, *, resume: bool, ranks: Ranks = ALONE) -> None:
-        self.recipe, self.store, self.ranks = recipe, store, ranks
+    def __init__(self, recipe: Recipe, source: Source, run: Path, *, resume: bool, ranks: Ranks = ALONE) -> None:
+        self.recipe, self.source, self.ranks = recipe, source, ranks
         self.step = 0
         self.changes: list[str] = []
         with ranks.together():
@@ -89,9 +90,9 @@ class Training:
             self.stream = self._stream()
             torch.manual_seed(recipe.train.seed)
             self.model: ByteModel = build_model(recipe).to(self.device)
-            self.patcher = store.patcher()
+            self.patcher = stores_of(source)[0].patcher()
         with ranks.together():
-            self.run = RunFolder.create(run, recipe, store, resume=resume) if ranks.speaks else RunFolder(run)
+            self.run = RunFolder.create(run, recipe, source, resume=resume) if ranks.speaks else RunFolder(run)
         with ranks.together():
             begun = resume and bool(self.run.checkpoints())
             if begun:
@@ -116,7 +117,7 @@ class Training:
             StopFlag() as stop,
             closing(incoming(self.stream, self.device)) as batches,  # type: ignore[type-var]
         ):
-            log.describe(self.model, self.store)
+            log.describe(self.model, self.source)
             while self.step < train.steps and self._one_step(batches, log, stop):
                 last = self.step == train.steps
                 if last or (train.evaluate_every and self.step % train.evaluate_every == 0):
@@ -131,7 +132,7 @@ class Training:
         """Return this rank's stream."""
         train = self.recipe.train
         return ByteStream(
-            self.store,
+            self.source,
             context=train.context,
             batch=train.batch,
             seed=train.seed,
@@ -140,6 +141,8 @@ class Training:
             pack=train.pack,
             checks=train.checks,
             budget=train.damage_budget,
+            # Each store of a mixture has a round of blocks of its own under way.
+            cache_bytes=CACHE_BYTES // 2 * max(2, len(stores_of(self.source))),
             pinned=self.device.type == "cuda",
         )
 
@@ -202,10 +205,16 @@ class Training:
         if told:
             with self.ranks.together():
                 log.flush()
-            scalars |= {"optim/lr": rate, "grad_norm/all": float(norm)}
+            scalars |= {"optim/lr": rate, "grad_norm/all": float(norm)} | self._mixture()
             log.scalars(self.step, scalars | {tag: float(value) for tag, value in self.model.scalars().items()})
             log.patches(self.step, taken[-1][0].starts)
         return True
+
+    def _mixture(self) -> dict[str, float]:
+        """Return how the stores of a mixture were read since the last step that was told of, by tag."""
+        position = self._behind["position"]  # a mixture has no epochs that it would count from
+        since = max(0, position - self.recipe.train.log_every * self.recipe.train.step_windows)
+        return progress_of(self.source, self.stream.order, position, since)
 
     def _backward(self, batches: list[ByteBatch], n_bytes: int) -> Tensor:
         """Add the gradients of a step's micro-batches; return this rank's share of the mean loss in nats.
@@ -231,11 +240,15 @@ class Training:
         with self.ranks.together():
             log.flush()
         with self.ranks.together():
-            if self.store.parts("val"):
-                result = bits_per_byte(
-                    self.model, self.store, split="val", context=train.context, at_most=train.evaluate_bytes
-                )
-                log.evaluated(self.step, result)
+            named = zip(names_of(self.source), stores_of(self.source), strict=True)
+            stores = {name: store for name, store in named if store.parts("val")}
+            at_most = -(-train.evaluate_bytes // max(1, len(stores)))
+            found = {
+                name: bits_per_byte(self.model, store, split="val", context=train.context, at_most=at_most)
+                for name, store in stores.items()
+            }
+            if found:
+                log.evaluated(self.step, found)
         if train.sample_bytes:
             model = plain_copy(self.model, lambda: build_model(self.recipe))
             if self.ranks.speaks:

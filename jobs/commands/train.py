@@ -1,11 +1,10 @@
-"""`bytropix train bytes`: a store and a recipe to a run folder.
+"""`bytropix train bytes`: stores and a recipe to a run folder.
 
 --recipe FILE (or, with --resume, the run's own config) -> flags over it -> Recipe -> Training -> runs/NAME
 """
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Annotated, Any, Self
 
 import tyro
 
-from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
-from bytropix.jobs.recipe import Recipe, read_recipe
+from bytropix.jobs.ranks import joined
+from bytropix.jobs.recipe import Recipe, choose_device, read_recipe
 from bytropix.jobs.run_folder import RunFolder
+from bytropix.jobs.source import Source, notices_of, open_source
 from bytropix.jobs.train import Training
 from bytropix.nesting import LIST_OPTIONS, levels_from_lists
 from bytropix.nesting.config import Rotation, Transform
@@ -55,14 +55,22 @@ class LevelLists:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBytes(Recipe):
-    """Train a byte language model on a store.
+    """Train a byte language model on a store, or on a mixture of several.
 
     Progress goes to stderr, curves to TensorBoard (`tensorboard --logdir RUN`). SIGTERM and Ctrl-C save a checkpoint
     first; --resume goes on from the latest one and gives, on CPU, the losses of a run that was never stopped.
     """
 
-    store: Path
-    """The store to train on, NAME.bx."""
+    store: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """The store to train on: its folder or URL. Given several times, the stores are mixed: by their sizes, or with
+    weights behind a colon, as in `--store a.bx:0.7 --store s3://bucket/b.bx:0.3`. Only the weights' ratios count; each
+    store begins its next epoch when its own windows have all come. The run keeps the patcher of the first store."""
+    temperature: float | None = None
+    """How sizes become shares where stores have no weights: in proportion to bytes ** (1 / temperature). 1 mixes by
+    size, more is flatter, inf is even."""
+    curriculum: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Other weights from a step on, as in `--curriculum 1000:0.2,0.8`; may be given several times, by ascending step. A
+    step counts as many windows as those the run was begun with. With --resume, stages yet to begin may be changed."""
     run: Path
     """The run folder to write, such as runs/NAME."""
     recipe: Path | None = None
@@ -105,15 +113,50 @@ class TrainBytes(Recipe):
         nesting = dataclasses.replace(recipe.wubu.nesting, levels=levels)
         return dataclasses.replace(recipe, wubu=dataclasses.replace(recipe.wubu, nesting=nesting))
 
+    def source(self, recipe: Recipe) -> Source:
+        """Return what to read.
+
+        Raises:
+            ConfigError, StoreError: See `open_source`.
+        """
+        return open_source(
+            self.store,
+            temperature=self.temperature,
+            curriculum=self.curriculum,
+            step_windows=self._step_windows(recipe),
+        )
+
+    def _notices(self, recipe: Recipe, source: Source) -> list[str]:
+        """Return what the user should know before training begins."""
+        notices = notices_of(source)
+        counted = self._step_windows(recipe)
+        if self.curriculum and counted != recipe.train.step_windows:
+            notices.append(
+                f"a step has {recipe.train.step_windows} windows now, but --curriculum goes on counting steps of "
+                f"{counted} windows, as the run was begun with"
+            )
+        return notices
+
+    def _step_windows(self, recipe: Recipe) -> int:
+        """Return the windows of a step as the run was begun with, so that its stages stay where they are."""
+        begun = RunFolder(self.run).step_windows() if self.resume else None
+        return begun or recipe.train.step_windows
+
     def __call__(self) -> int:
         """Train; return 0 at the last step, `STOPPED` before it."""
         recipe = self.run_recipe()
-        training = Training(recipe, Store.open(self.store), self.run, resume=self.resume)
-        if training():
-            print(f"trained {training.step} steps: {training.run.latest()}", file=sys.stderr)
-            return 0
-        print(f"stopped at step {training.step}, saved; go on with --resume", file=sys.stderr)
-        return STOPPED
+        with joined(choose_device(recipe.train.device)) as ranks:
+            with ranks.together():
+                source = self.source(recipe)
+            notices = self._notices(recipe, source)
+            ranks.tell(*notices)
+            training = Training(recipe, source, self.run, resume=self.resume, ranks=ranks)
+            ranks.tell(*(f"goes on from step {training.step}: {change}" for change in training.changes))
+            if training():
+                ranks.tell(f"trained {training.step} steps: {training.run.latest()}")
+                return 0
+            ranks.tell(f"stopped at step {training.step}, saved; go on with --resume")
+            return STOPPED
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:

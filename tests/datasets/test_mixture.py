@@ -131,6 +131,7 @@ def test_the_count_at_a_position_is_what_was_delivered(order: MixtureOrder, begi
     assert given.sum() == begin + many
     assert order.epochs(begin + many).tolist() == (given / order.windows).tolist()
     assert order.shares(begin + many).tolist() == (given / max(1, begin + many)).tolist()
+    assert order.shares(begin + many, begin).tolist() == (counted / max(1, many)).tolist()
 
 
 @settings(max_examples=30, deadline=None)
