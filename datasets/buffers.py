@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_PAGE = 4096
-_PAGE = 4096  # rows of whole pages, copied to 16 bytes behind a page's start, would take eight times as long
+_PAGE = 4096  # rows of whole pages, copied to 16 bytes behind a page's start, would take three times as long
 _SPARE = 12  # more than a prefetch queue holds, few enough that a burst of kept batches is given back
 
 
@@ -42,8 +41,6 @@ class BufferPool:
             memory = np.empty(0, dtype=np.uint8)
         if memory.size < size + _PAGE:
             memory = np.empty(size + _PAGE, dtype=np.uint8)
-        # From a page on: a copy whose target lies 1 to 48 bytes behind its source, modulo a page, takes three times as
-        # long (the processor takes reads for such of what it just wrote), and large arrays begin at byte 16 of one.
         # Over a memoryview, numpy lets views of `array` hold `array` itself and not the memory below it.
         array = np.frombuffer(memory.data, dtype=np.uint8, count=size, offset=-memory.ctypes.data % _PAGE)
         weakref.finalize(array, self._spare.append, memory).atexit = False
