@@ -125,6 +125,8 @@ class PageCache:
 
     def _take_room(self, size: int) -> bool:
         """Return whether so many bytes may be written, after making room for them if need be."""
+        if size > self.limit:
+            return False
         with self._lock:
             if self._room < size:
                 self._room = self._make_room(size)

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ERRORS = {
+    401: ("AuthorizationHeaderMalformed", "Unauthorized"),
     403: ("AccessDenied", "Access Denied"),
     429: ("SlowDownPlease", "Too Many Requests"),
     500: ("InternalError", "We encountered an internal error"),
@@ -44,9 +45,11 @@ class Disturbance:
     short: float = 0.0
     """Share of bodies that are half as long, and whose header says so."""
     flip: float = 0.0
-    """Share of bodies of which one byte is changed."""
+    """Share of bodies of which a byte in every 4096 is changed."""
     only: str = ""
     """A regular expression; requests whose path it is not found in are left alone, but for the latency."""
+    times: int | None = None
+    """How many requests are meant; those after them are left alone too."""
 
 
 class DisturbingProxy:
@@ -68,6 +71,7 @@ class DisturbingProxy:
         self.disturbance = Disturbance()
         self.requests: Counter[str] = Counter()
         self.bytes_sent = 0
+        self._meant = 0
         self._dice = random.Random(seed)
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -97,12 +101,18 @@ class DisturbingProxy:
         """Begin to count anew."""
         with self._lock:
             self.requests.clear()
-            self.bytes_sent = 0
+            self.bytes_sent = self._meant = 0
 
     def count(self, what: str) -> None:
         """Count a request."""
         with self._lock:
             self.requests[what] += 1
+
+    def means_another(self, times: int | None) -> bool:
+        """Return whether a request is among the first `times` since counting began."""
+        with self._lock:
+            self._meant += 1
+            return times is None or self._meant <= times
 
     def chance(self, share: float) -> bool:
         """Return whether something that happens to a share of requests happens to this one."""
@@ -154,13 +164,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Write no log."""
 
+    def handle_expect_100(self) -> bool:
+        """Ask for the body, at once."""
+        go_on = super().handle_expect_100()
+        self.wfile.flush()
+        return go_on
+
     def _answer(self) -> None:
         """Disturb a request, and answer it if it is still to be answered."""
         owner, how = self.owner, self.owner.disturbance
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         owner.count(f"{self.command} {unquote(urlsplit(self.path).path)}")
         time.sleep(how.latency)
-        if not re.search(how.only, self.path):
+        if not re.search(how.only, self.path) or not owner.means_another(how.times):
             how = Disturbance()
         if owner.chance(how.hang):
             owner.hang()
@@ -181,11 +197,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         code, said = ERRORS[status]
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{said}</Message></Error>".encode()
-        self._send(status, {"Content-Type": "application/xml"}, body, Disturbance())
+        headers = {"Content-Type": "application/xml"}
+        if self.command == "HEAD":
+            headers, body = {"Content-Length": "0"}, b""
+        self._send(status, headers, body, Disturbance())
 
     def _forward(self, server: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Return what the server answers; each thread keeps its connection to it."""
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "expect")}
         connection = self._connection(server)
         connection.request(self.command, self.path, body or None, headers)
         answer = connection.getresponse()
@@ -225,8 +244,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Send an answer, or what the disturbance leaves of it."""
         owner = self.owner
         if body and owner.chance(how.flip):
-            place = owner.pick(len(body))
-            body = body[:place] + bytes([body[place] ^ 0x10]) + body[place + 1 :]
+            changed = bytearray(body)
+            for place in range(owner.pick(min(len(body), 4096)), len(body), 4096):
+                changed[place] ^= 0x10
+            body = bytes(changed)
         if body and owner.chance(how.short):
             body = body[: len(body) // 2]
         self.send_response(status)
