@@ -15,6 +15,7 @@ from bytropix.config import to_plain
 from bytropix.datasets.store import FORMAT_VERSION, FileRecord, Manifest, SourceRecord, Storage, Store, open_storage
 from bytropix.datasets.store.commit import BESIDE
 from bytropix.datasets.store.manifest import MANIFEST, publish, quarantine_name, tidy
+from bytropix.datasets.store.rows import LISTS
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ledger import Remembered, config_hash, recall, remember, selection, signatures
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # with kernels and codecs these take most of a second to impo
     from bytropix.pipelines.job import Job, Patching
     from bytropix.pipelines.scan import ScannedFile
 
-OURS = {MANIFEST, "versions", "babylon", "parts", "receipts", "spool", "refused.jsonl"}
+OURS = {MANIFEST, LISTS, "versions", "babylon", "parts", "receipts", "spool", "refused.jsonl"}
 
 
 Progress = Callable[[str, int, int], None]

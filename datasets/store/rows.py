@@ -234,19 +234,24 @@ def lists_from_plain(storage: Storage, place: str, kind: type[T], plain: Any) ->
     """
     if not isinstance(plain, list) or not all(isinstance(item, dict) for item in plain):
         raise ConfigError("lists must be a list of tables")
+    parts = kind is PartRecord
     lists = []
     for item in plain:
         sizes = item.get("part_bytes", [])
         head = from_plain(ListHead, {key: value for key, value in item.items() if key != "part_bytes"})
         check_inside(place, head.path)
-        parts = kind is PartRecord
         if not 1 <= head.rows <= head.size < MOST_LIST or bool(head.split) != parts or not isinstance(sizes, list):
             raise ConfigError(f"{head.path}: {head.rows} rows of split {head.split!r} in {head.size} bytes")
-        if len(sizes) != (head.rows if parts else 0) or set(map(type, sizes)) - {int} or min(sizes, default=1) < 1:
-            raise ConfigError(f"{head.path}: part_bytes must be {head.rows} numbers of at least 1")
-        check_total(place, sizes)
-        lists.append(RowList(head, np.array(sizes, np.int64)))
-    check_total(place, [one.part_bytes.sum(dtype=np.float64) for one in lists])
+        if len(sizes) != (head.rows if parts else 0) or set(map(type, sizes)) - {int}:
+            raise ConfigError(f"{head.path}: part_bytes must be {head.rows} numbers")
+        try:
+            lists.append(RowList(head, np.array(sizes, np.int64)))
+        except OverflowError as error:
+            raise ConfigError(f"{head.path}: part_bytes holds a number beyond all sizes") from error
+    every = np.concatenate([np.empty(0, np.int64), *(one.part_bytes for one in lists)])
+    if every.min(initial=1) < 1:
+        raise ConfigError("a list has a part of no bytes")
+    check_total(place, every)
     return Rows(storage, kind, lists)
 
 

@@ -30,7 +30,7 @@ def check_part(place: str, part: PartRecord) -> None:
     Raises:
         StoreError: It names something outside the store, is of an unknown format, or holds nothing.
     """
-    for step in (part.folder, *(file.path for file in part.files)):
+    for step in (part.folder, part.name, *(file.path for file in part.files)):
         check_inside(place, step)
     if part.format not in SUFFIXES:
         raise StoreError(f"{place}: a part of format {part.format!r}, which is unknown here; upgrade bytropix")
