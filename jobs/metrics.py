@@ -2,7 +2,7 @@
 
 loss/train_nats  eval/bits_per_byte  speed/bytes_per_second  time/data_wait_pct  optim/lr
 grad_norm/<module>  levels/<n>/curvature|scale|spread  patches/length_bytes (histogram)  sample (text)
-of a mixture: mixture/<store>/share|epochs  eval/<store>/bits_per_byte
+of a mixture: mixture/<store>/share|epochs  eval/<store>/bits_per_byte        under quarantine: data/damaged_blocks
 """
 
 import json

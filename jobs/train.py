@@ -206,9 +206,15 @@ class Training:
             with self.ranks.together():
                 log.flush()
             scalars |= {"optim/lr": rate, "grad_norm/all": float(norm)} | self._mixture()
+            if train.checks == "quarantine":
+                scalars["data/damaged_blocks"] = self.damaged_blocks()
             log.scalars(self.step, scalars | {tag: float(value) for tag, value in self.model.scalars().items()})
             log.patches(self.step, taken[-1][0].starts)
         return True
+
+    def damaged_blocks(self) -> int:
+        """Return how many damaged blocks all ranks together have left out; they come here together."""
+        return self.ranks.sums(sum(damage.blocks for damage in self.stream.quarantined))[0]
 
     def _mixture(self) -> dict[str, float]:
         """Return how the stores of a mixture were read since the last step that was told of, by tag."""

@@ -27,8 +27,8 @@ class Evaluate:
 
     run: Path
     """The run folder; its latest checkpoint is read."""
-    store: Path
-    """The store whose split is scored."""
+    store: str
+    """The store whose split is scored: its folder or URL."""
     split: str = "val"
     """The split."""
     stride: int = 0

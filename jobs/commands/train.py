@@ -152,7 +152,11 @@ class TrainBytes(Recipe):
             ranks.tell(*notices)
             training = Training(recipe, source, self.run, resume=self.resume, ranks=ranks)
             ranks.tell(*(f"goes on from step {training.step}: {change}" for change in training.changes))
-            if training():
+            finished = training()
+            damaged = training.damaged_blocks()
+            if damaged:
+                ranks.tell(f"left out {damaged} damaged blocks; mend the store with `bytropix verify --repair`")
+            if finished:
                 ranks.tell(f"trained {training.step} steps: {training.run.latest()}")
                 return 0
             ranks.tell(f"stopped at step {training.step}, saved; go on with --resume")

@@ -1,6 +1,7 @@
 """Training on several stores through the command line: shares, stages, resuming, and what is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,8 @@ def test_another_mixture_is_not_resumed(
 def last_line(answer: Any) -> str:
     """Return the one line of an error behind the notice about patches."""
     assert (answer.code, answer.out) == (2, "")
-    lines = [line for line in answer.err.splitlines() if "was cut into patches" not in line]
+    told = [line for line in answer.err.splitlines() if line and not re.search(r"\[\d\d:\d\d", line)]  # no bars
+    lines = [line for line in told if "was cut into patches" not in line]
     assert len(lines) == 1, answer.err
     assert lines[0].startswith("bytropix: ")
     return str(lines[0])
@@ -236,6 +238,30 @@ def test_names_of_stores_tell_them_apart(store_path: Path, digits: Path, tmp_pat
     assert names_of(stores[0]) == ["small.bx"]
     assert names_of(Mixture(stores[:2])) == ["small.bx", "digits.bx"]
     assert names_of(Mixture((stores[0], stores[2]))) == ["1-small.bx", "2-small.bx"]
+
+
+def test_quarantine_goes_on_and_says_what_it_left_out(
+    cli: Any, words: Any, tmp_path: Path, digits: Path, store_path: Path
+) -> None:
+    """Damage in one store of two ends a run, unless a budget allows it; then it is counted in log and summary."""
+    broken = Path(shutil.copytree(digits, tmp_path / "broken.bx"))
+    found = [path for path in broken.rglob("*") if path.is_file() and {"train", "bytes"} <= set(path.parts)]
+    files = [path for path in found if path.name != "zarr.json"]
+    for file in files:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    stores = ("--store", f"{store_path}:1", "--store", f"{broken}:1")
+    rest = words(tmp_path / "run", "--train.steps", 4)[6:]
+    line = last_line(cli("train", "bytes", *stores, *rest))
+    assert "broken.bx" in line
+
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    allowed = ("--train.checks", "quarantine", "--train.damage-budget", 9)
+    answer = cli("train", "bytes", *stores, *rest, *allowed)
+    assert answer.code == 0, answer.err
+    assert f"left out {len(files)} damaged blocks" in answer.err
+    assert curve(tmp_path / "run", "data/damaged_blocks")[4] == len(files)
 
 
 def test_fields_that_decide_the_windows_are_the_identity_of_a_run() -> None:
