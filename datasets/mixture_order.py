@@ -209,7 +209,7 @@ def _before(cycle: NDArray[np.int32], sources: int) -> NDArray[np.int64]:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _shift(lane: int, phase: int, square: int, key: np.uint64) -> int:
+def _shift(lane: int, phase: int, square: int, key: np.uint64) -> np.int64:
     """Return which place of its 48 a square's lane begins with."""
     own = combine(combine(key, np.uint64(phase)), np.uint64(square))
     return np.int64(permute(np.uint64(lane), np.uint64(LANES), _SIDE, own))

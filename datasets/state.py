@@ -62,10 +62,17 @@ class StreamState:
             return replace(self, context=here.context), ""
         delivered = self.position * (self.context + 1)
         position = min(-(-delivered // (here.context + 1)), windows or 1 << 62)
+        changed = f"the context was {self.context} and is {here.context} now: windows are cut and shuffled anew"
+        if not windows:
+            notice = (
+                f"{changed}. {delivered} bytes had been delivered; of each store's epoch some come for a second time "
+                "and others not at all, until its next one. Stages count windows, which are of another size now"
+            )
+            return replace(self, context=here.context, position=position), notice
         notice = (
-            f"the context was {self.context} and is {here.context} now: windows are cut and shuffled anew. Of epoch "
-            f"{self.epoch}, {delivered} bytes had been delivered, and {(windows - position) * (here.context + 1)} more "
-            "follow, some of them for a second time and others not at all; from the next epoch on each byte comes once"
+            f"{changed}. Of epoch {self.epoch}, {delivered} bytes had been delivered, and "
+            f"{(windows - position) * (here.context + 1)} more follow, some of them for a second time and others not "
+            "at all; from the next epoch on each byte comes once"
         )
         return replace(self, context=here.context, position=position), notice
 

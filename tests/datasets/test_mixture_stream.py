@@ -168,11 +168,28 @@ def test_a_changed_context_goes_on_behind_what_was_read(stores: tuple[Store, Sto
     stream = stream_of(Mixture(stores))
     rows(iter(stream), 100)
     other = ByteStream(Mixture(stores), context=2 * CONTEXT + 1, batch=12)
-    with pytest.warns(UserWarning, match="the context was 63 and is 127 now"):
+    with pytest.warns(
+        UserWarning, match="the context was 63 and is 127 now.* 76800 bytes had been delivered; of each store"
+    ):
         other.load_state_dict(stream.state_dict())
 
     assert other.position == 600
     assert len(rows(iter(other), 2)) == 24
+
+
+def test_documents_of_several_stores_are_packed_apart(stores: tuple[Store, Store]) -> None:
+    """With whole documents in rows, a row is of one store, and its documents are numbered."""
+    stream = ByteStream(Mixture(stores, (1, 1)), context=511, batch=16, pack="documents")
+    kinds = set()
+    for batch in islice(stream, 6):
+        assert batch.documents is not None
+        for text, length, numbers in zip(batch.bytes, batch.lengths.tolist(), batch.documents, strict=True):
+            row = text[:length].numpy().tobytes()
+            kinds.add((row.isdigit(), row.islower()))
+            assert (numbers[:length] > 0).all()
+            assert not numbers[length:].any()
+
+    assert kinds == {(True, False), (False, True)}
 
 
 def test_a_stream_of_a_mixture_travels_to_a_process(stores: tuple[Store, Store]) -> None:
