@@ -11,17 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bytropix.datasets.batch import ByteBatch
+    from bytropix.datasets.mixture import Mixture, Stage
     from bytropix.datasets.state import StreamWarning
     from bytropix.datasets.stream import ByteStream
     from bytropix.datasets.tar_stream import TarStream
     from bytropix.datasets.validation import ValidationBatch, ValidationWindows
 
-__all__ = ["ByteBatch", "ByteStream", "StreamWarning", "TarStream", "ValidationBatch", "ValidationWindows"]
+__all__ = [
+    "ByteBatch",
+    "ByteStream",
+    "Mixture",
+    "Stage",
+    "StreamWarning",
+    "TarStream",
+    "ValidationBatch",
+    "ValidationWindows",
+]
 
 # Streams need torch, which takes a second to import; ingestion workers import this package for its store alone.
 _MODULES = {
     "ByteBatch": "batch",
     "ByteStream": "stream",
+    "Mixture": "mixture",
+    "Stage": "mixture",
     "StreamWarning": "state",
     "TarStream": "tar_stream",
     "ValidationBatch": "validation",

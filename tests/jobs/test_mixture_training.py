@@ -264,6 +264,26 @@ def test_quarantine_goes_on_and_says_what_it_left_out(
     assert curve(tmp_path / "run", "data/damaged_blocks")[4] == len(files)
 
 
+def test_stores_are_named_by_url(
+    cli: Any, words: Any, tmp_path: Path, store_path: Path, digits: Path, s3_bucket: str
+) -> None:
+    """A store in a bucket mixes with one on the disk as two on the disk do, and is evaluated there."""
+    import s3fs
+
+    s3fs.S3FileSystem(skip_instance_cache=True).put(str(digits), f"{s3_bucket}/digits.bx", recursive=True)
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert cli(*words(here, "--train.steps", 3)).code == 0
+    stores = ("--store", f"{store_path}:3", "--store", f"{s3_bucket}/digits.bx:1")
+    assert cli("train", "bytes", *stores, *words(there, "--train.steps", 3)[6:]).code == 0
+
+    assert losses(there) == losses(here)
+    figures = cli("evaluate", "--run", there, "--store", f"{s3_bucket}/digits.bx", "--json").json()
+    assert figures["store"] == f"{s3_bucket}/digits.bx"
+    assert (
+        figures["bits_per_byte"] == cli("evaluate", "--run", here, "--store", digits, "--json").json()["bits_per_byte"]
+    )
+
+
 def test_fields_that_decide_the_windows_are_the_identity_of_a_run() -> None:
     """How windows are cut may not change when a run goes on; what becomes of damage may."""
 
