@@ -4,17 +4,16 @@
     share (DTensor) -> whole -> checkpoints, the same for any number of ranks -> share_like -> share
 
 Parameters without dimensions, the curvatures, scales and spreads, are never shared: they stay plain copies, whose
-gradients are averaged here.
+gradients are averaged here. What FSDP2 needs takes two seconds to import, which is done where it is asked for.
 """
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -56,12 +55,7 @@ class SharedModel:
         self._nats: nn.Module = TotalNats(model)
         self._alone: list[nn.Parameter] = []
         if ranks.grouped and shard == "fsdp":
-            self._alone = [parameter for parameter in model.parameters() if not parameter.dim()]
-            for block in [module for module in model.modules() if isinstance(module, Block)]:
-                fully_shard(block)
-            fully_shard(model, reshard_after_forward=True, ignored_params=set(self._alone))
-            register_fsdp_forward_method(model, "nats")
-            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nobody writes to
+            self._alone = _fully_shard(model)
         elif ranks.grouped:
             self._nats = DistributedDataParallel(self._nats, gradient_as_bucket_view=True)
             self._nats.broadcast_buffers = False  # they are tables, the same on all ranks
@@ -114,14 +108,9 @@ def split_groups(optimizer: torch.optim.Optimizer) -> None:
             optimizer.add_param_group({**group, "params": other})
 
 
-def whole(x: Tensor) -> Tensor:
-    """Return a tensor of which the ranks hold shares as a whole; all ranks come here together."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
-
-
 def plain_copy(model: ByteModel, build: Callable[[], ByteModel]) -> ByteModel:
     """Return a model whose parameters are whole: itself, or one on the CPU from what all ranks bring together."""
-    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if not any(_is_share(parameter) for parameter in model.parameters()):
         return model
     weights = {name: whole(tensor).cpu() for name, tensor in model.state_dict().items()}
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn in vain
@@ -130,16 +119,43 @@ def plain_copy(model: ByteModel, build: Callable[[], ByteModel]) -> ByteModel:
     return copy
 
 
+def whole(x: Tensor) -> Tensor:
+    """Return a tensor of which the ranks hold shares as a whole; all ranks come here together."""
+    full: Tensor = x.full_tensor() if _is_share(x) else x  # type: ignore[attr-defined]
+    return full
+
+
 def share_like(x: Tensor, like: Tensor) -> Tensor:
     """Return this rank's share of a whole tensor, laid out as `like` is; without any exchange with other ranks."""
-    if not isinstance(like, DTensor) or x.shape != like.shape:
+    if not _is_share(like) or x.shape != like.shape:
         return x
-    return distribute_tensor(x.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    shared = cast(DTensor, like)
+    return distribute_tensor(x.to(like.device), shared.device_mesh, shared.placements, src_data_rank=None)
+
+
+def _fully_shard(model: ByteModel) -> list[nn.Parameter]:
+    """Turn parameters into shares, in place; return those that stay whole."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    alone = [parameter for parameter in model.parameters() if not parameter.dim()]
+    for block in [module for module in model.modules() if isinstance(module, Block)]:
+        fully_shard(block)
+    fully_shard(model, reshard_after_forward=True, ignored_params=set(alone))
+    register_fsdp_forward_method(model, "nats")
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nobody writes to
+    return alone
+
+
+def _is_share(x: Tensor) -> bool:
+    """Whether a tensor is a rank's share, a DTensor."""
+    return hasattr(x, "full_tensor")
 
 
 def _kinds(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Return the shares and the whole parameters, apart, of those that are there."""
     kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in parameters:
-        kinds[not isinstance(parameter, DTensor)].append(parameter)
+        kinds[not _is_share(parameter)].append(parameter)
     return [kind for kind in kinds if kind]
