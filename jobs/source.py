@@ -3,6 +3,7 @@
 --store PLACE[:WEIGHT] ... --temperature T --curriculum STEP:WEIGHT,WEIGHT ... -> Store, or Mixture of several
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ def facts_of(mixture: Mixture) -> dict[str, Any]:
             {"name": store.name, "fingerprint": store.fingerprint, "weight": weight}
             for store, weight in zip(mixture.stores, weights, strict=True)
         ],
-        "temperature": mixture.temperature,
+        "temperature": "inf" if mixture.temperature == math.inf else mixture.temperature,  # JSON has no infinity
         "stages": [{"start": stage.start, "weights": list(stage.weights)} for stage in mixture.stages],
     }
 

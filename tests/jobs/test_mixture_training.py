@@ -1,6 +1,7 @@
 """Training on several stores through the command line: shares, stages, resuming, and what is refused."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from bytropix.jobs.cli import parse
 from bytropix.jobs.commands.train import TrainBytes
 from bytropix.jobs.recipe import Recipe, TrainConfig
 from bytropix.jobs.run_folder import RunFolder
-from bytropix.jobs.source import names_of, open_source, read_place, read_stage
+from bytropix.jobs.source import facts_of, names_of, open_source, read_place, read_stage
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 
@@ -228,6 +229,16 @@ def test_a_stage_is_a_step_and_weights() -> None:
     for word in ("1000", "1000:", "x:1,2", "-5:1,2", "5:1,,2", "5:1;2", "²:1,1"):
         with pytest.raises(ConfigError, match="is not STEP:WEIGHT,WEIGHT"):
             read_stage(word)
+
+
+def test_a_mixture_is_plain_data(store_path: Path, digits: Path) -> None:
+    """What run folder and log keep is JSON of any reader, an infinite temperature too."""
+    stores = Store.open(store_path), Store.open(digits)
+    kept = json.loads(json.dumps(facts_of(Mixture(stores, temperature=math.inf)), allow_nan=False))
+
+    assert kept["temperature"] == "inf"
+    assert [row["fingerprint"] for row in kept["stores"]] == [store.fingerprint for store in stores]
+    assert [row["weight"] for row in kept["stores"]] == [None, None]
 
 
 def test_names_of_stores_tell_them_apart(store_path: Path, digits: Path, tmp_path: Path) -> None:
