@@ -11,6 +11,9 @@ from bytropix.datasets.order import ORDER_VERSION
 from bytropix.errors import StoreError
 
 
+_MEANT = {"fingerprint": "store, or stores, weights and begun stages of a mixture,"}
+
+
 class StreamWarning(UserWarning):
     """What a stream did where it could not continue exactly."""
 
@@ -102,7 +105,7 @@ def read_state(
         if value != wanted[name]:
             raise StoreError(
                 f"{place}: the {name} of this stream is {wanted[name]}, the state to resume from has {value}; "
-                f"use the {name} that it was taken with, or start a new run"
+                f"use the {_MEANT.get(name, name)} that it was taken with, or start a new run"
             )
     if state.get("order") != ORDER_VERSION:
         raise StoreError(

@@ -127,7 +127,7 @@ def test_another_mixture_is_not_resumed(
 
     assert "small.bx" in line
     assert "digits.bx" in line
-    assert "fingerprint" in line
+    assert "use the store, or stores, weights and begun stages of a mixture, that it was taken with" in line
     assert (run / "log.jsonl").read_bytes() == log
 
 
