@@ -10,7 +10,6 @@ from typing import Any
 from bytropix.datasets.order import ORDER_VERSION
 from bytropix.errors import StoreError
 
-
 _MEANT = {"fingerprint": "store, or stores, weights and begun stages of a mixture,"}
 
 
