@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,12 @@ class ByteBatch:
     documents: Tensor | None
     n_bytes: int
     position: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel, or be saved, without the batches whose memory lies around this one's."""
+        documents = None if self.documents is None else self.documents.clone()
+        own = self.bytes.clone(), self.bits.clone(), self.patches, self.lengths.clone()
+        return ByteBatch, (*own, documents, self.n_bytes, self.position)
 
     @property
     def starts(self) -> Tensor:

@@ -42,11 +42,6 @@ class BlockSource(Protocol):
         """Whether a block is a view that stays valid as long as the part; if not, it is memory of its own."""
         ...
 
-    @property
-    def remote(self) -> bool:
-        """Whether blocks come over a network."""
-        ...
-
     def whole(self, name: str, /) -> NDArray[np.uint8]:
         """Return an array of a mapped part as one view, unchecked."""
         ...
@@ -85,6 +80,7 @@ class BlockTable:
         capacity: Bytes of decoded blocks to keep; the blocks of one call are kept whatever it says.
         block_bytes: Size of a block.
         quarantine: What to do about damage.
+        remote: Whether blocks come over a network.
     """
 
     def __init__(
@@ -95,9 +91,11 @@ class BlockTable:
         capacity: int,
         block_bytes: int,
         quarantine: Quarantine,
+        *,
+        remote: bool,
     ) -> None:
         self._parts, self._name, self._capacity, self._quarantine = parts, name, capacity, quarantine
-        self._block_bytes = block_bytes
+        self._block_bytes, self._remote = block_bytes, remote
         stored = sizes if name == "bytes" else (sizes + 7) >> 3
         self._first_block = np.concatenate(([0], np.cumsum(-(-stored // block_bytes))))
         self._kind = np.zeros(sizes.size, dtype=np.uint8)
@@ -144,15 +142,16 @@ class BlockTable:
     def _open(self, parts: list[int]) -> None:
         """Find out what parts are, and map those that can be."""
         for part in parts:
-            source = self._parts[part]
-            if not source.mapped:
-                self._kind[part] = FETCHED
-                continue
+            source = None
             try:
+                source = self._parts[part]
+                if not source.mapped:
+                    self._kind[part] = FETCHED
+                    continue
                 view = source.whole(self._name)
             except StoreError as error:
                 count = int(self._first_block[part + 1] - self._first_block[part])
-                self._quarantine.add(Damage(source.url, self._name, -1, count, str(error)), error)
+                self._quarantine.add(Damage(_place(source, part), self._name, -1, count, str(error)), error)
                 self._kind[part] = LOST
                 continue
             self._views[part] = view
@@ -193,7 +192,7 @@ class BlockTable:
         if not blocks:
             return
         parts = (np.searchsorted(self._first_block, blocks, side="right") - 1).tolist()
-        threads = REMOTE_THREADS if any(self._parts[part].remote for part in parts) else LOCAL_THREADS
+        threads = REMOTE_THREADS if self._remote else LOCAL_THREADS
         if len(blocks) == 1:
             yield blocks[0], self._one(parts[0], blocks[0])
             return
@@ -206,11 +205,13 @@ class BlockTable:
 
     def _one(self, part: int, block: int) -> NDArray[np.uint8] | None:
         """Return a block, `None` if it is damaged and left out."""
-        source, index = self._parts[part], block - int(self._first_block[part])
+        index = block - int(self._first_block[part])
+        source = None
         try:
+            source = self._parts[part]
             return source.block(self._name, index)
         except StoreError as error:
-            self._quarantine.add(Damage(source.url, self._name, index, 1, str(error)), error)
+            self._quarantine.add(Damage(_place(source, part), self._name, index, 1, str(error)), error)
             return None
 
     def _evict(self) -> None:
@@ -227,6 +228,11 @@ class BlockTable:
         """Lay the decoded blocks out for compiled code: their numbers, ascending, and addresses."""
         self._slots = np.array(sorted(self._decoded), dtype=np.int64)
         self._addresses = np.array([self._decoded[slot].ctypes.data for slot in self._slots.tolist()], dtype=np.int64)
+
+
+def _place(source: BlockSource | None, number: int) -> str:
+    """Return where a part lies; if it cannot be opened at all, only its number is known."""
+    return f"part {number}" if source is None else source.url
 
 
 def _stretches(blocks: NDArray[np.int64], first_block: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:

@@ -37,6 +37,7 @@ class Rows:
         bits: u8 [k, 8 * ceil(width / 64)], bit j of a row set where a patch opens with its byte j.
         lengths: i64 [k], bytes of a row that are data; 0 for one that touched a block that is lost.
         patches: i64 [k], patches that open in the first `counted` columns.
+        lost: Rows that touched a block that is lost.
         documents: i16 [k, width], the number of the run that a byte is of, from 1 on, 0 behind them; if asked for.
     """
 
@@ -44,6 +45,7 @@ class Rows:
     bits: Tensor
     lengths: NDArray[np.int64]
     patches: NDArray[np.int64]
+    lost: int
     documents: Tensor | None = None
 
     @property
@@ -61,6 +63,7 @@ class Gatherer:
         cache_bytes: Decoded text to keep; their starts, an eighth of it, come on top. Mapped parts need none.
         quarantine: What to do about damaged blocks; an error by default.
         pinned: Whether rows are to lie in pinned memory.
+        remote: Whether blocks come over a network.
         block_bytes: Size of the parts' blocks.
     """
 
@@ -72,11 +75,12 @@ class Gatherer:
         cache_bytes: int = CACHE_BYTES,
         quarantine: Quarantine | None = None,
         pinned: bool = False,
+        remote: bool = False,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self.quarantine = quarantine or Quarantine("raise", 0)
-        self._bytes = BlockTable(parts, sizes, "bytes", cache_bytes, block_bytes, self.quarantine)
-        self._starts = BlockTable(parts, sizes, "starts", cache_bytes // 8, block_bytes, self.quarantine)
+        self._bytes = BlockTable(parts, sizes, "bytes", cache_bytes, block_bytes, self.quarantine, remote=remote)
+        self._starts = BlockTable(parts, sizes, "starts", cache_bytes // 8, block_bytes, self.quarantine, remote=remote)
         self._sizes = sizes
         self._pool = BufferPool(pinned=pinned)
         self._lock = threading.Lock()
@@ -99,14 +103,19 @@ class Gatherer:
             text = self._bytes.segments(runs)
             bits = self._starts.segments(_bits_of(runs))
         count, words = runs.rows, (width + 63) >> 6
-        memory = self._pool.take(count * (8 * words + width))
-        packed = memory[: 8 * count * words].view(count, 8 * words)
-        rows = memory[8 * count * words :].view(count, width)
+        whole = -(-count * width // 8) * 8
+        memory = self._pool.take(whole + 8 * count * words)
+        rows = memory[: count * width].view(count, width)
+        packed = memory[whole:].view(count, 8 * words)
         found, patches = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         lengths = runs.stops - runs.starts
-        fits = _gather(
-            (text.address, text.length, text.first),
-            (bits.address, bits.length, bits.first),
+        lost = _gather(
+            text.address,
+            text.length,
+            text.first,
+            bits.address,
+            bits.length,
+            bits.first,
             runs.first,
             runs.starts & 7,
             lengths,
@@ -117,9 +126,9 @@ class Gatherer:
             patches,
             opens=documents,
         )
-        if not fits:
+        if lost < 0:
             raise IndexError("a row is longer than its columns")
-        return Rows(rows, packed, found, patches, self._numbers(runs, found, width) if documents else None)
+        return Rows(rows, packed, found, patches, lost, self._numbers(runs, found, width) if documents else None)
 
     def _numbers(self, runs: Runs, found: NDArray[np.int64], width: int) -> Tensor:
         """Return the number of the run that each byte is of."""
@@ -138,30 +147,22 @@ def _bits_of(runs: Runs) -> Runs:
     return Runs(runs.first, runs.parts, runs.starts >> 3, (runs.stops + 7) >> 3)
 
 
-_Pieces = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-
-
-@numba.njit(nogil=True, cache=True)
-def _copy_pieces(target: int, pieces: _Pieces, run: int) -> None:
-    """Copy the pieces of a run one behind the other to address `target`."""
-    address, length, first = pieces
-    for piece in range(first[run], first[run + 1]):
+@numba.njit(nogil=True, cache=True, inline="always")
+def _copy_pieces(target: int, address: NDArray[np.int64], length: NDArray[np.int64], first: int, stop: int) -> None:
+    """Copy pieces of memory one behind the other to address `target`."""
+    for piece in range(first, stop):
         copy_bytes(target, address[piece], length[piece])
         target += length[piece]
 
 
 @numba.njit(nogil=True, cache=True)
-def _ask_for(pieces: _Pieces, run: int) -> None:
-    """Ask for the first piece of a run ahead of its use."""
-    address, length, first = pieces
-    if first[run] < first[run + 1]:
-        prefetch(address[first[run]], length[first[run]])
-
-
-@numba.njit(nogil=True, cache=True)
 def _gather(
-    text: _Pieces,
-    bits: _Pieces,
+    text_address: NDArray[np.int64],
+    text_length: NDArray[np.int64],
+    text_first: NDArray[np.int64],
+    bits_address: NDArray[np.int64],
+    bits_length: NDArray[np.int64],
+    bits_first: NDArray[np.int64],
     first: NDArray[np.int64],
     shifts: NDArray[np.int64],
     lengths: NDArray[np.int64],
@@ -172,38 +173,43 @@ def _gather(
     patches: NDArray[np.int64],
     *,
     opens: bool,
-) -> bool:
-    """Fill rows, aligned, found and patches; returns False if a row is longer than its columns.
+) -> int:
+    """Fill rows, aligned, found and patches; returns how many rows are lost, -1 if a row is longer than its columns.
 
     Bits pass through a small buffer that stays in the nearest cache.
     """
     width = rows.shape[1]
+    lost = 0
     packed = np.zeros(aligned.shape[1] + 2, dtype=np.uint64)  # width + 7 bits and a word that only feeds the shift
     for row in range(found.size):
+        target = aligned[row]
+        target[:] = 0
         place = 0
-        aligned[row] = 0
         for run in range(first[row], first[row + 1]):
-            if run + 1 < lengths.size:
-                _ask_for(text, run + 1)
-                _ask_for(bits, run + 1)
-            if text[2][run] == text[2][run + 1] or bits[2][run] == bits[2][run + 1]:  # lost, and the row with it
+            text, next_text = text_first[run], text_first[run + 1]
+            bits, next_bits = bits_first[run], bits_first[run + 1]
+            if text == next_text or bits == next_bits:  # lost, and the row with it
                 place = 0
-                aligned[row] = 0
+                target[:] = 0
+                lost += 1
                 break
             if place + lengths[run] > width:
-                return False
-            _copy_pieces(rows.ctypes.data + row * width + place, text, run)
-            _copy_pieces(packed.ctypes.data, bits, run)
-            append_bits(packed, shifts[run], lengths[run], aligned[row], place)
+                return -1
+            if next_text < text_address.size and next_bits < bits_address.size:  # the next run's, in all likelihood
+                prefetch(text_address[next_text], text_length[next_text])
+                prefetch(bits_address[next_bits], bits_length[next_bits])
+            _copy_pieces(rows.ctypes.data + row * width + place, text_address, text_length, text, next_text)
+            _copy_pieces(packed.ctypes.data, bits_address, bits_length, bits, next_bits)
+            append_bits(packed, shifts[run], lengths[run], target, place)
             if opens:
-                aligned[row, place >> 6] |= np.uint64(1) << np.uint64(place & 63)
+                target[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
             place += lengths[run]
-        aligned[row, 0] |= np.uint64(1)
+        target[0] |= np.uint64(1)
         found[row] = place
-        patches[row] = count_bits(aligned[row], counted)
+        patches[row] = count_bits(target, counted)
         if place < width:
             rows[row, place:] = 0
-    return True
+    return lost
 
 
 @numba.njit(nogil=True, cache=True)

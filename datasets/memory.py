@@ -70,11 +70,17 @@ def append_bits(packed: NDArray[np.uint64], shift: int, count: int, row: NDArray
     down, up = np.uint64(shift), np.uint64(63 - shift)
     left, right = np.uint64(place & 63), np.uint64(63 - (place & 63))
     one = np.uint64(1)
-    target = place >> 6
-    for i in range((count + 63) >> 6):
+    words, target = (count + 63) >> 6, place >> 6
+    last = _lowest(count & 63) if count & 63 else ~np.uint64(0)
+    if not left:  # nearly always, and simple enough for the compiler to do several words at once
+        for i in range(words):
+            row[target + i] = (packed[i] >> down) | ((packed[i + 1] << one) << up)
+        row[target + words - 1] &= last
+        return
+    for i in range(words):
         word = (packed[i] >> down) | ((packed[i + 1] << one) << up)
-        if count - 64 * i < 64:
-            word &= _lowest(count - 64 * i)
+        if i + 1 == words:
+            word &= last
         row[target + i] |= word << left
         above = (word >> one) >> right
         if above:

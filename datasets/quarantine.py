@@ -64,6 +64,8 @@ class Quarantine:
             self.found.append(damage)
             count = sum(one.blocks for one in self.found)
         if count > self.budget:
-            raise StoreError(
+            over = StoreError(
                 f"{error}; that makes {count} damaged blocks, more than the {self.budget} that may be left out"
-            ) from error
+            )
+            over.offset = error.offset
+            raise over from error

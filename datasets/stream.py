@@ -10,19 +10,18 @@ every batch has the same shape and every byte is delivered exactly once an epoch
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from itertools import count, pairwise
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from bytropix.datasets.batch import ByteBatch
 from bytropix.datasets.batches import Batches, LastBatch
 from bytropix.datasets.corpus import Corpus, Pack
-from bytropix.datasets.gather import CACHE_BYTES, Gatherer
+from bytropix.datasets.gather import CACHE_BYTES, Gatherer, Rows
 from bytropix.datasets.mixture import Mixture
 from bytropix.datasets.order import Order
 from bytropix.datasets.prefetch import ordered_prefetch
@@ -112,6 +111,7 @@ class ByteStream(IterableDataset[ByteBatch]):
             cache_bytes=cache_bytes,
             quarantine=self._quarantine,
             pinned=pinned,
+            remote=self._corpus.remote,
         )
         self._prefetch = prefetch
         self._position = 0
@@ -249,43 +249,12 @@ class ByteStream(IterableDataset[ByteBatch]):
             runs = _padded(runs, counts, self._batches.rows)
             counts = np.full_like(counts, self._batches.rows)
         rows = self._gather(runs, width=self.context + 1, counted=self.context, documents=self.pack == "documents")
-        self._account(runs, rows.lengths)
-        ends = np.cumsum(counts)
-        per_batch = zip(
-            firsts.tolist(),
-            sizes.tolist(),
-            _apart(rows.bytes, ends),
-            _apart(rows.bits, ends),
-            np.split(rows.patches, ends[:-1]),
-            np.split(rows.lengths, ends[:-1]),
-            [None] * ends.size if rows.documents is None else _apart(rows.documents, ends),
-            strict=True,
-        )
-        return [
-            (
-                first + size,
-                ByteBatch(
-                    bytes=text,
-                    bits=bits,
-                    patches=int(patches.max(initial=1)),
-                    lengths=torch.from_numpy(lengths),
-                    documents=documents,
-                    n_bytes=int(lengths.sum()),
-                    position=first,
-                ),
-            )
-            for first, size, text, bits, patches, lengths, documents in per_batch
-        ]
-
-    def _account(self, runs: Runs, lengths: NDArray[np.int64]) -> None:
-        """Refuse rows of which some bytes are missing, unless a damaged block was left out."""
-        wanted = np.diff(np.concatenate(([0], np.cumsum(runs.stops - runs.starts)))[runs.first])
-        missing = np.flatnonzero(lengths != wanted)
-        if missing.size and not self._quarantine.found:
+        if rows.lost and not self._quarantine.found:
             raise StoreError(
-                f"{self._corpus.url}: {missing.size} rows came with fewer bytes than they have, though nothing was "
-                "found to be damaged; this is a fault of the program: report it"
+                f"{self._corpus.url}: {rows.lost} rows came without their bytes, though nothing was found to be "
+                "damaged; this is a fault of the program: report it"
             )
+        return list(zip((firsts + sizes).tolist(), _batches_of(rows, firsts, counts), strict=True))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the store's place, the settings and a state; the store is opened again there."""
@@ -293,13 +262,23 @@ class ByteStream(IterableDataset[ByteBatch]):
         return _reopen, (source, self._made_with, self.state_dict())
 
 
-def _apart(rows: Tensor, ends: NDArray[np.int64]) -> list[Tensor]:
-    """Return rows up to each end as tensors that are saved without each other; pinned memory must stay torch's own."""
-    borders = [0, *ends.tolist()]
-    if rows.is_pinned():
-        return [rows[first:end] for first, end in pairwise(borders)]
-    array = rows.numpy()
-    return [torch.from_numpy(array[first:end]) for first, end in pairwise(borders)]
+def _batches_of(rows: Rows, firsts: NDArray[np.int64], counts: NDArray[np.int64]) -> list[ByteBatch]:
+    """Return rows as batches of so many rows each; a batch costs a handful of objects and no loop over its rows."""
+    split = counts.tolist()
+    begins = np.cumsum(counts) - counts
+    summed = np.concatenate(([0], np.cumsum(rows.lengths)))
+    most = np.maximum.reduceat(np.append(rows.patches, 1), begins)
+    documents = [None] * len(split) if rows.documents is None else rows.documents.split(split)
+    fields = (
+        rows.bytes.split(split),
+        rows.bits.split(split),
+        np.where(counts, most, 1).tolist(),
+        torch.from_numpy(rows.lengths).split(split),
+        documents,
+        (summed[begins + counts] - summed[begins]).tolist(),
+        firsts.tolist(),
+    )
+    return list(map(ByteBatch, *fields))
 
 
 def _padded(runs: Runs, counts: NDArray[np.int64], rows: int) -> Runs:
