@@ -22,8 +22,8 @@ class NgramEmbedding(nn.Module):
     """Sum of hashed n-gram vectors, for each byte those of the n-grams that end at it.
 
     The n bytes are packed in one 64-bit word, set apart by n, and mixed (after the finalizer of splitmix64), so that
-    order matters and the rows are used evenly. Bytes before the window count as zero. All tables lie in one, a row
-    range for each n.
+    order matters and the rows are used evenly. Bytes before the window or the document count as zero. All tables lie in
+    one, a row range for each n.
     """
 
     shifts_K: Tensor
@@ -44,27 +44,31 @@ class NgramEmbedding(nn.Module):
         self.register_buffer("salts_N", sizes * 0x0A3B_F12D_94C7_5E61, persistent=False)
         self.register_buffer("offsets_N", torch.arange(len(config.sizes)) * config.rows, persistent=False)
 
-    def rows_of(self, bytes_BT: Tensor, before_BK: Tensor | None = None) -> Tensor:
+    def rows_of(self, bytes_BT: Tensor, before_BK: Tensor | None = None, depth_BT: Tensor | None = None) -> Tensor:
         """Return the table rows (B, T, N) of the n-grams that end at each byte; see `forward`."""
         if before_BK is None:
             padded = F.pad(bytes_BT.long(), (REACH, 0))
         else:
             padded = torch.cat([before_BK, bytes_BT.long()], dim=1)
-        word_BT = (padded.unfold(1, REACH + 1, 1) << self.shifts_K).sum(-1)
+        near_BTK = padded.unfold(1, REACH + 1, 1)
+        if depth_BT is not None:
+            near_BTK = near_BTK.masked_fill(depth_BT[..., None] * 8 < self.shifts_K, 0)
+        word_BT = (near_BTK << self.shifts_K).sum(-1)
         word_BTN = (word_BT[..., None] & self.masks_N) ^ self.salts_N
         # Constants of splitmix64 as signed 64-bit numbers; masks make of `>>` a shift that brings in zeros.
         word_BTN = (word_BTN ^ ((word_BTN >> 30) & 0x3_FFFF_FFFF)) * -4658895280553007687
         word_BTN = (word_BTN ^ ((word_BTN >> 27) & 0x1F_FFFF_FFFF)) * -7723592293110705685
         return ((word_BTN >> 31) & 0x7FFF_FFFF) % self.rows + self.offsets_N
 
-    def forward(self, bytes_BT: Tensor, before_BK: Tensor | None = None) -> Tensor:
+    def forward(self, bytes_BT: Tensor, before_BK: Tensor | None = None, depth_BT: Tensor | None = None) -> Tensor:
         """Return the sum of the n-gram vectors (B, T, D).
 
         Args:
             bytes_BT: Byte values.
             before_BK: The REACH bytes before them, int64; zeros unless given.
+            depth_BT: How many bytes of its document lie before each byte: those before count as zero.
         """
-        rows_BTN = self.rows_of(bytes_BT, before_BK)
+        rows_BTN = self.rows_of(bytes_BT, before_BK, depth_BT)
         vectors = F.embedding_bag(rows_BTN.flatten(0, 1), self.table.weight, mode="sum")
         return vectors.view(*bytes_BT.shape, -1)
 
@@ -140,16 +144,24 @@ class LocalEncoder(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.to_patch = nn.Linear(config.width, patch_width, bias=False)
 
-    def embed(self, bytes_BT: Tensor, place_BT: Tensor, before_BK: Tensor | None = None) -> Tensor:
-        """Return the sum of byte, n-gram and place vectors (B, T, D); `before_BK` as in `NgramEmbedding`."""
+    def embed(
+        self,
+        bytes_BT: Tensor,
+        place_BT: Tensor,
+        before_BK: Tensor | None = None,
+        depth_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Return the sum of byte, n-gram and place vectors (B, T, D); the last two as in `NgramEmbedding`."""
         x_BTD: Tensor = self.bytes(bytes_BT.long()) + self.places(place_BT.clamp_max(PLACES - 1))
-        return x_BTD if self.ngrams is None else x_BTD + self.ngrams(bytes_BT, before_BK)
+        return x_BTD if self.ngrams is None else x_BTD + self.ngrams(bytes_BT, before_BK, depth_BT)
 
-    def run(self, x_BTD: Tensor, caches: list[KeyValueCache] | None, *, first: int) -> Tensor:
+    def run(
+        self, x_BTD: Tensor, caches: list[KeyValueCache] | None, *, first: int, visible_BTT: Tensor | None = None
+    ) -> Tensor:
         """Return the byte states of embedded bytes that begin at position `first`."""
         turn = self.rotary.at(slice(first, first + x_BTD.shape[1]))
         for index, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, turn, None if caches is None else caches[index])
+            x_BTD = block(x_BTD, turn, None if caches is None else caches[index], visible_BTT)
         out: Tensor = self.norm(x_BTD)
         return out
 

@@ -149,13 +149,22 @@ class SelfAttention(nn.Module):
         self.out = init_linear(nn.Linear(width, width, bias=False), scale=0.5)
         self.qk_norm = nn.LayerNorm(width // heads, bias=False)
 
-    def forward(self, x_BTD: Tensor, turn: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Return the mixed features; `turn` holds the turns of these T positions."""
+    def forward(
+        self, x_BTD: Tensor, turn: Tensor, cache: KeyValueCache | None = None, visible_BTT: Tensor | None = None
+    ) -> Tensor:
+        """Return the mixed features.
+
+        Args:
+            x_BTD: Features of T positions.
+            turn: Their turns.
+            cache: What came before them.
+            visible_BTT: True where a position may read another, without a cache; never a later one. None: all before.
+        """
         batch, length, width = x_BTD.shape
         qkv = self.qkv(x_BTD).view(batch, length, 3 * self.heads, -1)
         qk = rotate(self.qk_norm(qkv[:, :, : 2 * self.heads]), turn).transpose(1, 2)
         q, k, v = qk[:, : self.heads], qk[:, self.heads :], qkv[:, :, 2 * self.heads :].transpose(1, 2)
-        mask = None
+        mask = None if visible_BTT is None else visible_BTT[:, None]
         if cache is not None:
             k, v = cache.append(k, v)
             past = k.shape[2] - length
@@ -228,8 +237,10 @@ class Block(nn.Module):
         self.feed_norm, self.feed = RMSNorm(width), SwiGLU(width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x_BTD: Tensor, turn: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Return the features after this layer."""
-        x_BTD = x_BTD + self.drop(self.attention(self.attention_norm(x_BTD), turn, cache))
+    def forward(
+        self, x_BTD: Tensor, turn: Tensor, cache: KeyValueCache | None = None, visible_BTT: Tensor | None = None
+    ) -> Tensor:
+        """Return the features after this layer; see `SelfAttention`."""
+        x_BTD = x_BTD + self.drop(self.attention(self.attention_norm(x_BTD), turn, cache, visible_BTT))
         out: Tensor = x_BTD + self.drop(self.feed(self.feed_norm(x_BTD)))
         return out

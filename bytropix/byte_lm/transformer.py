@@ -2,13 +2,15 @@
 
     begin, bytes before -> embedding -> pre-RMSNorm blocks (RoPE, QK-norm, SwiGLU) -> head
 
-It takes the same arguments as the WuBu model and ignores the patches.
+It takes the same arguments as the WuBu model and ignores the patches. Positions are those in the row; only their
+differences count, so a document reads the same wherever it lies in one.
 """
 
 import torch
 from torch import Tensor, nn
 
 from bytropix.byte_lm.config import ByteTransformerConfig
+from bytropix.byte_lm.documents import Borders
 from bytropix.byte_lm.heads import HEADS, Head
 from bytropix.byte_lm.layers import Block, KeyValueCache, RMSNorm, Rotary
 from bytropix.byte_lm.steps import BlockSteps, HeadStep, fits
@@ -35,25 +37,36 @@ class ByteTransformer(nn.Module):
         self.norm = RMSNorm(config.width)
         self.head: Head = HEADS[config.head](config.width)
 
-    def forward(self, bytes_BT: Tensor, starts_BT: Tensor, patches: int) -> Tensor:
-        """Return log-probabilities (B, T, 256) in nats; index i predicts byte i from the bytes before it."""
-        return self.head(self.states(bytes_BT))
+    def forward(self, bytes_BT: Tensor, starts_BT: Tensor, patches: int, documents_BT: Tensor | None = None) -> Tensor:
+        """Return log-probabilities (B, T, 256) in nats; index i predicts byte i from its document's bytes before it."""
+        return self.head(self.states(bytes_BT, documents_BT))
 
-    def nats(self, bytes_BT: Tensor, starts_BT: Tensor, patches: int) -> Tensor:
-        """Return -log p (B, T) of each byte given the bytes before it, in nats."""
-        return self.head.nats(self.states(bytes_BT), bytes_BT)
+    def nats(self, bytes_BT: Tensor, starts_BT: Tensor, patches: int, documents_BT: Tensor | None = None) -> Tensor:
+        """Return -log p (B, T) of each byte given the bytes before it in its document, in nats."""
+        return self.head.nats(self.states(bytes_BT, documents_BT), bytes_BT)
 
-    def states(self, bytes_BT: Tensor) -> Tensor:
-        """Return the states (B, T, D) that the head turns into predictions."""
+    def states(self, bytes_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+        """Return the states (B, T, D) that the head turns into predictions; `documents_BT` as in `Borders.of`."""
         begin_B1 = torch.full_like(bytes_BT[:, :1], 0).long() + BEGIN
-        return self.run(torch.cat([begin_B1, bytes_BT[:, :-1].long()], dim=1), None, first=0)
+        inputs_BT = torch.cat([begin_B1, bytes_BT[:, :-1].long()], dim=1)
+        if documents_BT is None:
+            return self.run(inputs_BT, None, first=0)
+        borders = Borders.of(documents_BT)
+        return self.run(inputs_BT.masked_fill(borders.opens_BT, BEGIN), None, first=0, visible_BTT=borders.visible_BTT)
 
-    def run(self, inputs_BT: Tensor, caches: list[KeyValueCache] | None, *, first: int) -> Tensor:
+    def run(
+        self,
+        inputs_BT: Tensor,
+        caches: list[KeyValueCache] | None,
+        *,
+        first: int,
+        visible_BTT: Tensor | None = None,
+    ) -> Tensor:
         """Return the states of input symbols (0..256) that begin at index `first`."""
         x_BTD = self.bytes(inputs_BT)
         turn = self.rotary.at(slice(first, first + x_BTD.shape[1]))
         for index, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, turn, None if caches is None else caches[index])
+            x_BTD = block(x_BTD, turn, None if caches is None else caches[index], visible_BTT)
         out: Tensor = self.norm(x_BTD)
         return out
 

@@ -12,6 +12,7 @@ Shapes: B batch, P patches, K keys, D dim of the level. Tangent vectors are kept
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bytropix.geometry import SPACES, PositiveParameter, Space
@@ -102,13 +103,16 @@ class Level(nn.Module):
         descriptor_D = None if self.descriptor_D is None else space.enter(self.descriptor_D * root, DEPTH_LIMIT)
         return Frame(space, sigma, boundary_KD, fixed_KD, descriptor_D)
 
-    def forward(self, frame: Frame, inflow: Inflow, past_BQD: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, frame: Frame, inflow: Inflow, past_BQD: Tensor | None, visible_BPP: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the level's tangent vectors (B, P, D) and the points (B, Q + P, D) that later patches attend to.
 
         Args:
             frame: What `frame` returned.
             inflow: The new patches.
             past_BQD: The points of earlier patches, `None` at the start of a window.
+            visible_BPP: True where a new patch may see another, in place of all before; without earlier ones.
         """
         space = frame.space
         pieces = [inflow.v_BPD, inflow.relative_BPD, inflow.distances_BPK]
@@ -117,13 +121,13 @@ class Level(nn.Module):
         if frame.descriptor_D is not None:
             x_BPD = space.add(frame.descriptor_D, x_BPD)
         patches_BQD = x_BPD if past_BQD is None else torch.cat([past_BQD, x_BPD], dim=1)
-        middle_BPD = self._attend(frame, x_BPD, patches_BQD)
+        middle_BPD = self._attend(frame, x_BPD, patches_BQD, visible_BPP)
         v_BPD = space.leave(space.add(x_BPD, middle_BPD))
         if self.flow is not None:
             v_BPD = v_BPD + self.config.flow_scale * self.flow(v_BPD)
         return v_BPD, patches_BQD
 
-    def _attend(self, frame: Frame, x_BPD: Tensor, patches_BQD: Tensor) -> Tensor:
+    def _attend(self, frame: Frame, x_BPD: Tensor, patches_BQD: Tensor, visible_BPP: Tensor | None) -> Tensor:
         """Return the midpoint (B, P, D) of what each patch attends to: softmax over -distance / sigma."""
         batch, count, dim = x_BPD.shape
         space = frame.space
@@ -131,7 +135,10 @@ class Level(nn.Module):
         if self.config.mixing:
             keys_BKD = torch.cat([keys_BKD, patches_BQD], dim=1)
         scores = space.distances(x_BPD, keys_BKD, -1 / frame.sigma)
-        if self.config.mixing and count > 1:
+        if self.config.mixing and visible_BPP is not None:
+            fixed = frame.fixed_KD.shape[0]
+            scores = scores.masked_fill(F.pad(~visible_BPP, (fixed, 0)), -torch.inf)
+        elif self.config.mixing and count > 1:
             unseen = torch.full((count, scores.shape[-1]), -torch.inf, dtype=scores.dtype, device=scores.device)
             scores = scores + unseen.triu(scores.shape[-1] - count + 1)
         return space.midpoints(scores.softmax(-1), keys_BKD)

@@ -3,7 +3,7 @@
     patch vectors -> Linear -> level 0 -> transition -> level 1 -> ... -> aggregation over levels -> memory vectors
 
 All of it runs in float32 (or float64 if the weights are) also under autocast, and is causal: a patch sees itself and
-the patches before it.
+the patches before it, or those of them that a mask leaves.
 """
 
 from dataclasses import dataclass
@@ -65,19 +65,20 @@ class NestedStack(nn.Module):
         )
         self.aggregation = AGGREGATIONS[config.aggregation](dims, outputs)
 
-    def forward(self, h_BPM: Tensor, cache: StackCache | None = None) -> Tensor:
+    def forward(self, h_BPM: Tensor, cache: StackCache | None = None, visible_BPP: Tensor | None = None) -> Tensor:
         """Return memory vectors (B, P, outputs).
 
         Args:
             h_BPM: Patch vectors (B, P, inputs); with a cache, those of the new patches alone.
             cache: Points of the patches before, updated by this call.
+            visible_BPP: True where a patch may see another, without a cache; never a later one. None: all before.
         """
         with torch.autocast(h_BPM.device.type, enabled=False):
             measures = self.measures() if cache is None else cache.measures
             inflow = Inflow(self.entry(h_BPM.to(self.entry.weight.dtype)))
             outs = []
             for index, (level, frame) in enumerate(zip(self._levels(), measures.frames, strict=True)):
-                v_BPD, points_BQD = level(frame, inflow, None if cache is None else cache.points[index])
+                v_BPD, points_BQD = level(frame, inflow, None if cache is None else cache.points[index], visible_BPP)
                 if cache is not None:
                     cache.points[index] = points_BQD
                 outs.append(v_BPD)
