@@ -7,12 +7,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+Place = Literal["rows", "ratios", "not_installed"]
+"""Under which key of the JSON a row stands."""
 Clock = Literal["wall", "processor"]
 """What one core does is told in processor time, which other work on the machine disturbs less."""
 
@@ -27,6 +29,7 @@ class BenchSettings:
         data: A folder of files to measure on; None for what `bytropix.jobs.bench.corpus` finds.
         folder: An empty folder to work in.
         faults_page: Where the benchmark of faults writes its table.
+        png: Where the benchmark of streams draws its table.
     """
 
     repeats: int
@@ -34,6 +37,7 @@ class BenchSettings:
     data: Path | None
     folder: Path
     faults_page: Path | None = None
+    png: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class BenchRow:
         targets: Bounds to keep.
         note: Sizes and other circumstances.
         detail: Whether the row belongs in the JSON only.
+        figures: What else the JSON says of it, each under its own name.
+        place: Where in the JSON it stands.
     """
 
     name: str
@@ -70,6 +76,8 @@ class BenchRow:
     targets: tuple[Target, ...] = ()
     note: str = ""
     detail: bool = False
+    figures: dict[str, str | float | bool | None] = field(default_factory=dict)
+    place: Place = "rows"
 
     def met(self, target: Target) -> bool:
         """Return whether a target is met; what was not measured is not met."""

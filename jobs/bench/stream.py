@@ -1,107 +1,184 @@
-"""Speed of shuffled batches from a store.
+"""Shuffled rows of 4 KiB from our stores, beside what else reads them: the same bytes, each loader in its own process.
 
-store -> ByteStream -> 32 windows of 4 KiB at a time, against a gather of as many rows from a memory map
+text -> file of rows -> every loader's own format -> runs in turns: warm, with workers, cold -> a row each
+                                                  -> ratios turn by turn, against the targets
 """
 
+import os
 import statistics
-import time
-from collections.abc import Callable
-from itertools import islice
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-import torch
-
-from bytropix.datasets.store import PartLayout, Store
-from bytropix.datasets.stream import ByteStream
 from bytropix.jobs.bench.corpus import some_text
-from bytropix.jobs.bench.ingest import write_files
-from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Contender, Target, against
-from bytropix.pipelines.config import IngestConfig
-from bytropix.pipelines.ingest import ingest_bytes
+from bytropix.jobs.bench.loaders.field import Field, Run
+from bytropix.jobs.bench.loaders.rows import BATCH, ROW_BYTES, ROWS_FILE, Plan, write_rows
+from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Target
 
-WINDOW, BATCH = 4096, 32
 TIMES = 4  # the text's size in `megabytes`: more than the processor's caches hold
-LEAST: dict[Literal["none", "zstd"], float] = {"none": 0.8, "zstd": 0.5}
-FIRST_BATCH_MS = 50
+OURS = ("bytropix", "bytropix+crc", "bytropix+zstd")
+FAR = 10**9  # windows delivered before a resume
+
+Found = dict[Run, list[dict[str, Any]]]
+"""What each run found, a turn each."""
 
 
 def bench_stream(settings: BenchSettings) -> list[BenchRow]:
-    """Measure a warm epoch of each codec, one that is decoded anew, and the time to the first batch of an opened store.
-
-    An epoch of zstd is decoded once, before the first turn, if the stream's cache holds it. What a larger corpus pays
-    is a row without a target: decoding alone, on two cores, is slower than half of the memory map.
-    """
+    """Set all loaders side by side: warm and without workers first, then two workers, prefetch off, cold."""
     text = some_text(settings.data, int(TIMES * settings.megabytes * 1e6))
-    write_files(settings.folder / "texts", text)
-    (settings.folder / "raw").write_bytes(text)
-    rows = []
-    for codec, least in LEAST.items():
-        path = settings.folder / f"{codec}.bx"
-        ingest_bytes([settings.folder / "texts"], path, IngestConfig(layout=PartLayout(codec=codec), val_fraction=0))
-        stream = ByteStream(Store.open(path), context=WINDOW - 1, batch=BATCH)
-        fits = codec == "none" or len(text) <= stream.cache_bytes
-        note = "" if fits else ", more than the cache of decoded blocks holds"
-        rows.append(_epoch(stream, f"codec {codec}", (Target("ratio", ">=", least),), note, settings))
-        rows.append(_first_batch(path, codec, settings.repeats))
-    anew = ByteStream(
-        Store.open(settings.folder / "zstd.bx"), context=WINDOW - 1, batch=BATCH, cache_bytes=len(text) // 3
-    )
-    note = ", a third of it fits the cache: nearly every block is decoded in every epoch"
-    rows.append(_epoch(anew, "zstd decoded anew", (), note, settings))
-    return rows
+    n_bytes = ROW_BYTES * write_rows(settings.folder / ROWS_FILE, text)
+    fewer = max(1, settings.repeats // 2)
+    with Field(settings.folder) as field:
+        first = [Run(loader=name, first_epoch=name == "bytropix+crc") for name in field.names]
+        others = _others(field.names, n_bytes)
+        found = field.in_turns([*first, *_without_prefetch()], settings.repeats) | field.in_turns(others, fewer)
+        watched = {run: field.watch(run) for run in found if not run.cold}
+        resumed = field.first_batches(_resumed(n_bytes), settings.repeats)
+        absent = field.absent
+    shown = [run for run in found if run.loader not in absent]
+    rows = [_row(run, found[run], watched.get(run, {})) for run in shown]
+    if settings.png is not None:
+        from bytropix.jobs.bench.stream_chart import draw
+
+        about = f"batch {BATCH}, warm page cache, no worker processes; {n_bytes / 1e6:.0f} MB on {os.cpu_count()} cores"
+        draw([row for row, run in zip(rows, shown, strict=True) if run in first], settings.png, about)
+    rows += _ratios(found, n_bytes) + _limits(rows) + _resumes(resumed)
+    return rows + [
+        BenchRow(name=f"stream: {name}", value=None, unit="rows/s", note=reason, place="not_installed")
+        for name, reason in absent.items()
+    ]
 
 
-def _epoch(stream: ByteStream, what: str, targets: tuple[Target, ...], note: str, settings: BenchSettings) -> BenchRow:
-    """Measure whole epochs, one behind the other."""
-    count = max(1, stream.windows // BATCH)
-    amount = count * BATCH * WINDOW / 1e6
-    batches = iter(stream)
-
-    def deliver() -> None:
-        for _ in islice(batches, count):
-            pass
-
-    return against(
-        f"stream: shuffled 4 KiB windows, {what}",
-        "MB/s",
-        Contender(work=deliver, amount=amount),
-        Contender(work=_map_gather(settings.folder / "raw", count), amount=amount),
-        settings.repeats,
-        called="a batched gather from np.memmap",
-        targets=targets,
-        note=f"batch {BATCH}, warm, with patch starts; {amount:.0f} MB an epoch{note}",
-    )
+def _without_prefetch() -> list[Run]:
+    plan = Plan(prefetch=False)
+    return [Run(loader=name, plan=plan, first_epoch=name == "bytropix+crc") for name in OURS]
 
 
-def _map_gather(path: Path, batches: int) -> Callable[[], None]:
-    """Return a pass over the rows of a mapped file in a shuffled order, a batch at a time."""
-    mapped = np.memmap(path, dtype=np.uint8, mode="r")
-    table = mapped[: mapped.size // WINDOW * WINDOW].reshape(-1, WINDOW)
-    order = np.random.default_rng(0).permutation(len(table))
-
-    def work() -> None:
-        for number in range(batches):
-            torch.from_numpy(table[order.take(np.arange(number * BATCH, (number + 1) * BATCH), mode="wrap")])
-
-    return work
+def _others(names: Sequence[str], n_bytes: int) -> list[Run]:
+    """Return what is measured beside the first table; cold runs come last, when nobody has the files open."""
+    anew = [Run(loader="bytropix+zstd", plan=Plan(cache_bytes=n_bytes // 3))]
+    workers = [Run(loader=name, plan=Plan(workers=2)) for name in names if name == "bytropix" or name not in OURS]
+    cold = [Run(loader=name, cold=True, first_epoch=True) for name in names if hasattr(os, "posix_fadvise")]
+    return anew + workers + cold
 
 
-def _first_batch(path: Path, codec: str, repeats: int) -> BenchRow:
-    """Measure from a closed store to its first batch."""
+def _resumed(n_bytes: int) -> list[Run]:
+    """Return a start, a resume in the middle of an epoch, and one far away."""
+    places = (0, n_bytes // ROW_BYTES // 2, FAR)
+    return [Run(loader="bytropix+crc", plan=Plan(position=place)) for place in places]
 
-    def once() -> float:
-        began = time.perf_counter()
-        batches = iter(ByteStream(Store.open(path), context=WINDOW - 1, batch=BATCH))
-        next(batches)
-        return 1e3 * (time.perf_counter() - began)
 
-    once()
+def _row(run: Run, turns: list[dict[str, Any]], watched: dict[str, Any]) -> BenchRow:
+    """Return a loader's row; every figure is the median of its turns."""
+
+    def median(figure: str, per: str = "rows") -> float:
+        return float(statistics.median(turn[figure] / turn[per] for turn in turns))
+
+    first_batch_ms = statistics.median(turn["first_batch_ms"] for turn in turns)
+    rate = 1 / median("seconds")
+    figures: dict[str, str | float | bool | None] = {
+        "loader": run.loader,
+        "samples_per_s": rate,
+        "cpu_us_per_sample": 1e6 * median("cpu_seconds"),
+        "wall_us_per_sample": 1e6 * median("seconds"),
+        "first_batch_ms": first_batch_ms,
+        "memory_mib": watched.get("memory_mib"),
+        "complete": watched.get("complete"),
+        "cache": "cold" if run.cold else "warm",
+        "workers": run.plan.workers,
+        "prefetch": run.plan.prefetch if run.loader in OURS else None,
+        "decoded_cache_mib": run.plan.cache_bytes / 2**20 if run.plan.cache_bytes else None,
+        "timed": "the first epoch, from its first batch on" if run.first_epoch else "epochs behind the first",
+        "samples": statistics.median(turn["rows"] for turn in turns),
+        "batches": statistics.median(turn["batches"] for turn in turns),
+        "turns": len(turns),
+        "read_from_storage_mb": _median_or_none([turn["storage_mb"] for turn in turns]),
+    }
+    said = [f"{figures['cpu_us_per_sample']:.3g} us of processor a row", f"first batch {first_batch_ms:.3g} ms"]
+    if watched.get("memory_mib") is not None:
+        said.append(f"{watched['memory_mib']:.0f} MiB")
+    if watched:
+        said.append("complete" if watched["complete"] else "NOT COMPLETE")
+    return BenchRow(name=f"stream: {_caption(run)}", value=rate, unit="rows/s", note=", ".join(said), figures=figures)
+
+
+def _median_or_none(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _caption(run: Run) -> str:
+    words = [run.loader, "cold" if run.cold else "warm", f"{run.plan.workers} workers"]
+    words += ["no prefetch"] * (not run.plan.prefetch) + ["decoded anew"] * bool(run.plan.cache_bytes)
+    return ", ".join(words)
+
+
+def _ratios(found: Found, n_bytes: int) -> list[BenchRow]:
+    """Return the ratios of rates that have a target, from turns of the same round."""
+    named = {run.loader: run for run in found if run.plan == Plan() and not run.cold}
+    bounds = [
+        ("bytropix", "memmap-batched", 0.8),
+        ("bytropix+crc", "memmap", 1.4),
+        ("bytropix+zstd", "memmap-batched", 0.5),
+        ("bytropix+crc", "webdataset", 10),
+        ("bytropix+crc", "MDS", 10),
+    ]
+    pairs = [(named[ours], named[other], bound) for ours, other, bound in bounds if other in named]
+    pairs += [(named[run.loader], run, 1) for run in found if not run.plan.prefetch]
+    return [_against(found, ours, other, bound, n_bytes) for ours, other, bound in pairs]
+
+
+def _against(found: Found, ours: Run, other: Run, bound: float, n_bytes: int) -> BenchRow:
+    rates, beside = ([turn["rows"] / turn["seconds"] for turn in found[run]] for run in (ours, other))
+    what = other.loader if other.plan.prefetch else "itself without prefetch"
     return BenchRow(
-        name=f"stream: to the first batch, codec {codec}",
-        value=statistics.median(once() for _ in range(repeats)),
-        unit="ms",
-        targets=(Target("value", "<=", FIRST_BATCH_MS),),
-        note="opening the store included",
+        name=f"stream: {ours.loader} against {what}",
+        value=statistics.median(rates),
+        unit="rows/s",
+        baseline=statistics.median(beside),
+        ratio=statistics.median(rate / by for rate, by in zip(rates, beside, strict=True)),
+        against=what,
+        targets=(Target("ratio", ">=", bound),),
+        note=f"rows of {ROW_BYTES} bytes, batch {BATCH}, shuffled, warm; {n_bytes / 1e6:.0f} MB",
+        place="ratios",
     )
+
+
+def _limits(rows: list[BenchRow]) -> list[BenchRow]:
+    """Return what ours is to keep by itself: the first batch and memory."""
+    limits = [("first_batch_ms", "first batch", "ms", 50), ("memory_mib", "memory beyond torch", "MiB", 300)]
+    chosen = {row.figures["loader"]: row for row in reversed(rows) if row.figures["loader"] in OURS}
+    return [
+        BenchRow(
+            name=f"stream: {loader}, {what}",
+            value=_number(chosen[loader].figures[figure]),
+            unit=unit,
+            targets=(Target("value", "<=", bound),),
+            note="from a closed store, imports done" if unit == "ms" else "batches made ahead included",
+            place="ratios",
+        )
+        for figure, what, unit, bound in limits
+        for loader in OURS
+    ]
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _resumes(found: dict[Run, list[float]]) -> list[BenchRow]:
+    """Return what a resume takes until its first batch, against a start."""
+    (_, cold), *resumed = found.items()
+    return [
+        BenchRow(
+            name=f"stream: resume at window {run.plan.position}",
+            value=statistics.median(times),
+            unit="ms",
+            baseline=statistics.median(cold),
+            ratio=statistics.median(time / start for time, start in zip(times, cold, strict=True)),
+            against="a start",
+            targets=(Target("ratio", "<=", 2),),
+            note="from a closed store to the first batch",
+            place="ratios",
+        )
+        for run, times in resumed
+    ]

@@ -10,14 +10,14 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import tyro
 
 from bytropix.errors import ConfigError
 from bytropix.jobs.bench import BENCHES, BenchName
-from bytropix.jobs.bench.rows import BenchRow, BenchSettings, table
+from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Place, table
 from bytropix.version import VERSION
 
 
@@ -41,6 +41,8 @@ class Bench:
     """Where to write the JSON object as well."""
     faults_page: Path | None = None
     """Where to write the table of `faults` as well, as a page in Markdown."""
+    png: Path | None = None
+    """Where to draw the table of `stream` as well, as a PNG."""
     json: bool = False
     """Print one JSON object."""
 
@@ -49,7 +51,7 @@ class Bench:
             raise ConfigError(f"--repeats must be at least 1, got {self.repeats}")
         if not 0.5 <= self.megabytes <= 10_000:
             raise ConfigError(f"--megabytes must lie in 0.5..10000, got {self.megabytes}")
-        for flag, path in (("--out", self.out), ("--faults-page", self.faults_page)):
+        for flag, path in (("--out", self.out), ("--faults-page", self.faults_page), ("--png", self.png)):
             if path is not None and not path.parent.is_dir():
                 raise ConfigError(f"{flag} {path}: there is no folder {path.parent}; make it first")
 
@@ -64,18 +66,25 @@ class Bench:
                     data=self.data,
                     folder=Path(folder),
                     faults_page=self.faults_page,
+                    png=self.png,
                 )
                 found = BENCHES[name](settings)
             for row in found:
                 if not row.detail:
                     print(table(row), file=sys.stderr, flush=True)
             rows += found
-        report = json.dumps({"machine": machine(), "rows": [plain(row) for row in rows]}, indent=1)
+        report = json.dumps({"machine": machine()} | by_place(rows), indent=1)
         if self.out is not None:
             self.out.write_text(report + "\n", encoding="utf-8")
         if self.json:
             print(report)
         return 0
+
+
+def by_place(rows: list[BenchRow]) -> dict[str, list[dict[str, Any]]]:
+    """Return rows as plain data by the key they stand under; `rows` is always there."""
+    places = sorted({"rows", *(row.place for row in rows)}, key=get_args(Place).index)
+    return {place: [plain(row) for row in rows if row.place == place] for place in places}
 
 
 def machine() -> dict[str, Any]:
@@ -92,6 +101,8 @@ def machine() -> dict[str, Any]:
 
 def plain(row: BenchRow) -> dict[str, Any]:
     """Return a row as plain data, each target with whether it is met."""
-    values = {name: value for name, value in asdict(row).items() if value not in (None, "") and name != "detail"}
+    left_out = {"detail", "figures", "place"}
+    values = {name: value for name, value in asdict(row).items() if value not in (None, "") and name not in left_out}
+    values |= row.figures
     values["targets"] = [asdict(target) | {"met": row.met(target)} for target in row.targets]
     return values

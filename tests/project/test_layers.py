@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipelines/sources": {"bytropix.datasets.store.tar_walk", "fsspec", "pyarrow", "warcio", "zstandard"} | ARRAYS,
     "jobs": {"bytropix", "torch", "tyro", "tqdm", "safetensors", "tensorboard", "google_crc32c", "zarr", "geoopt"}
     | {"distributed", "hypothesis", "jinja2", "litdata", "markupsafe", "numcodecs", "psutil", "pyarrow", "streaming"}
-    | {"warcio", "webdataset", "zstandard"}
+    | {"PIL", "warcio", "webdataset", "zstandard"}
     | ARRAYS,
 }
 MODULES = sorted(

@@ -1,0 +1,178 @@
+"""A loader measured in a process of its own.
+
+    LoaderProcess -- job, a line of JSON --> process that imported torch and the loader's library, nothing else
+                                                  -> fork, a fresh one for every job: open, first batch, epochs
+                  <-- Measured, a line of JSON --
+
+Imports are paid once and never measured; whatever opens a file, starts a thread or compiles is in the fork, and gone
+with it. Where processes cannot be forked they are started anew, and import again before the clock starts.
+"""
+
+import json
+import multiprocessing
+import os
+import select
+import subprocess
+import sys
+import traceback
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from bytropix.errors import RunError
+from bytropix.jobs.bench.loaders import loader_called
+from bytropix.jobs.bench.loaders.measure import first_batch, held_bytes, measure, watch
+from bytropix.jobs.bench.loaders.rows import ROWS_FILE, Loader, Plan
+
+PATIENCE_SECONDS = 900.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What a process is asked to do.
+
+    Attributes:
+        kind: Make the loader's format, or one of the functions of `bytropix.jobs.bench.loaders.measure`.
+        folder: Where the file of rows and the formats are.
+        plan: How to run the loader.
+        first_epoch: See `measure`.
+    """
+
+    kind: Literal["write", "first_batch", "measure", "watch"]
+    folder: str
+    plan: Plan = field(default_factory=Plan)
+    first_epoch: bool = False
+
+
+class LoaderProcess:
+    """The process of one loader; close it, or use it in a `with`.
+
+    Args:
+        name: Of the loader.
+        log: A file for what it says on stderr.
+
+    Raises:
+        ModuleNotFoundError: The loader is not installed.
+        RunError: The process does not start.
+    """
+
+    def __init__(self, name: str, log: Path) -> None:
+        self._name = name
+        self._log = log
+        with log.open("ab") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bytropix.jobs.bench.loaders.process", name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                bufsize=1,
+            )
+        answer = self._answer()
+        if "missing" in answer:
+            self.close()
+            raise ModuleNotFoundError(answer["missing"])
+
+    def do(self, job: Job) -> dict[str, Any]:
+        """Do a job and return what it found.
+
+        Raises:
+            RunError: It failed, ended or gave no answer for a quarter of an hour.
+        """
+        print(json.dumps(asdict(job)), file=self._pipe(self._process.stdin), flush=True)
+        answer = self._answer()
+        if "error" in answer:
+            raise RunError(f"loader {self._name}: {answer['error']}; {self._log} may say more")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe(self._process.stdin).close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._pipe(self._process.stdout).close()
+
+    def __enter__(self) -> "LoaderProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _answer(self) -> dict[str, Any]:
+        out = self._pipe(self._process.stdout)
+        ready, _, _ = select.select([out], [], [], PATIENCE_SECONDS)
+        line = out.readline() if ready else ""
+        if not line:
+            self._process.kill()
+            self._process.wait()
+            how = "ended" if ready else f"gave no answer for {PATIENCE_SECONDS:.0f} s"
+            raise RunError(f"loader {self._name}: its process {how}; {self._log} may say why")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    @staticmethod
+    def _pipe(pipe: IO[str] | None) -> IO[str]:
+        assert pipe is not None
+        return pipe
+
+
+def _serve(name: str) -> None:
+    """Answer jobs until stdin ends."""
+    # Libraries print: our answers get the pipe, and whatever else goes to stdout joins stderr.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    import torch.utils.data
+
+    torch.set_num_threads(1)
+    base = held_bytes() or 0
+    try:
+        loader_called(name).load()
+    except ImportError as error:
+        print(json.dumps({"missing": str(error)}), file=answers)
+        return
+    print(json.dumps({}), file=answers)
+    multiprocessing.set_start_method("fork" if hasattr(os, "fork") else "spawn", force=True)
+    for line in sys.stdin:
+        here, there = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.Process(target=_run, args=(name, line, base, there))
+        process.start()
+        there.close()
+        try:
+            answer = here.recv()
+        except EOFError:
+            process.join()
+            answer = {"error": f"it ended with code {process.exitcode}"}
+        print(json.dumps(answer), file=answers)
+        process.join()
+
+
+def _run(name: str, line: str, base: int, answers: "Connection[Any, Any]") -> None:
+    """Do one job and send what it found; `base` is what a process that has imported torch alone holds."""
+    try:
+        told = json.loads(line)
+        answers.send(_done(loader_called(name), Job(**(told | {"plan": Plan(**told["plan"])})), base))
+    except Exception as error:  # of any library: the answer is one line of it, the rest is in the log
+        traceback.print_exc()
+        answers.send({"error": f"{type(error).__name__}: {error}".splitlines()[0]})
+
+
+def _done(loader: Loader, job: Job, base: int) -> dict[str, Any]:
+    folder = Path(job.folder)
+    match job.kind:
+        case "write":
+            loader.write(folder / ROWS_FILE, folder)
+            return {}
+        case "first_batch":
+            return first_batch(loader, folder, job.plan)
+        case "measure":
+            return measure(loader, folder, job.plan, first_epoch=job.first_epoch)
+        case "watch":
+            return watch(loader, folder, job.plan, base)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
