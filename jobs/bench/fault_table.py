@@ -10,6 +10,8 @@ member), or leave an older version of the store that is whole: then every byte g
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +78,20 @@ def suffer(victim: Victim, fault: Fault, *, streamed: bool = False) -> tuple[Out
     Returns:
         The outcome, and what was wrong if it is `wrong`.
     """
+    with harmed(victim, fault):
+        return _outcome(victim, fault, streamed=streamed)
+
+
+@contextmanager
+def harmed(victim: Victim, fault: Fault) -> Iterator[None]:
+    """Harm a store for a while."""
     for name, content in fault.files.items():
         path = victim.path / name
         path.unlink()  # not written over: what has been mapped stays as it was
         if content is not None:
             path.write_bytes(content)
     try:
-        return _outcome(victim, fault, streamed=streamed)
+        yield
     finally:
         for name in fault.files:
             (victim.path / name).unlink(missing_ok=True)
@@ -100,7 +109,7 @@ def _outcome(victim: Victim, fault: Fault, *, streamed: bool) -> tuple[Outcome, 
             _read_beside(victim)
             store.patcher()
     except StoreError as error:
-        fault_in_it = _badly_named(victim, fault, error)
+        fault_in_it = badly_named(victim, fault, error)
         return ("wrong", f"{fault_in_it}: {error}") if fault_in_it else ("named", "")
     except Exception as error:  # whatever else comes out is the failure that is looked for
         return "wrong", f"{type(error).__name__}: {error}"
@@ -147,7 +156,7 @@ def _check(right: object, what: str) -> None:
         raise WrongDataError(what)
 
 
-def _badly_named(victim: Victim, fault: Fault, error: StoreError) -> str:
+def badly_named(victim: Victim, fault: Fault, error: StoreError) -> str:
     """Return what is wrong with an error about a fault, nothing if it says what it should."""
     said = str(error)
     if "\n" in said:

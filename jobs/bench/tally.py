@@ -9,11 +9,17 @@ from typing import Literal
 from bytropix.jobs.bench.rows import BenchRow, Target
 from bytropix.jobs.bench.victim import LAYOUTS
 
-Outcome = Literal["named", "unused", "older", "wrong"]
+Outcome = Literal["named", "left out", "unused", "older", "wrong"]
 Tally = dict[str, dict[str, Counter[Outcome]]]
 """By kind of fault and layout, how often there was which outcome."""
 
-WORDS: dict[Outcome, str] = {"named": "named", "unused": "unused", "older": "older", "wrong": "WRONG"}
+WORDS: dict[Outcome, str] = {
+    "named": "named",
+    "left out": "left out",
+    "unused": "unused",
+    "older": "older",
+    "wrong": "WRONG",
+}
 
 
 def told(found: Counter[Outcome]) -> str:

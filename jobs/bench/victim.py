@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bytropix.datasets.batch import ByteBatch
 from bytropix.datasets.store import (
     FORMAT_VERSION,
     FileRecord,
@@ -33,7 +34,6 @@ from bytropix.datasets.store import (
 from bytropix.datasets.store.formats import encode
 from bytropix.datasets.store.manifest import MANIFEST, quarantine_name
 from bytropix.datasets.store.patch_lengths import count_lengths
-from bytropix.datasets.batch import ByteBatch
 from bytropix.datasets.stream import ByteStream
 from bytropix.patching import PatchConfig, Patcher, fit_patcher
 
@@ -144,10 +144,7 @@ def write_victim(
 
 def an_epoch(store: Store) -> Iterator[ByteBatch]:
     """Give the batches of an epoch of the train split."""
-    stream = ByteStream(store, context=CONTEXT, batch=BATCH)
-    batches = iter(stream)
-    for _ in range(stream.windows // BATCH):
-        yield next(batches)
+    yield from ByteStream(store, context=CONTEXT, batch=BATCH, epochs=1, last="short")
 
 
 def twins(layout: PartLayout) -> tuple[PartArrays, PartArrays]:
