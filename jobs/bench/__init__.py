@@ -8,7 +8,18 @@ if TYPE_CHECKING:
     from bytropix.jobs.bench.rows import BenchRow, BenchSettings
 
 BenchName = Literal[
-    "patching", "fairness", "ingest", "stream", "remote", "geometry", "train", "generate", "faults", "fuzz", "kills"
+    "patching",
+    "fairness",
+    "ingest",
+    "stream",
+    "remote",
+    "scale",
+    "geometry",
+    "train",
+    "generate",
+    "faults",
+    "fuzz",
+    "kills",
 ]
 
 
@@ -30,6 +41,7 @@ BENCHES: "dict[BenchName, Callable[[BenchSettings], list[BenchRow]]]" = {
     "ingest": _bench("ingest", "bench_ingest"),
     "stream": _bench("stream", "bench_stream"),
     "remote": _bench("remote", "bench_remote"),
+    "scale": _bench("scale", "bench_scale"),
     "geometry": _bench("geometry", "bench_geometry"),
     "train": _bench("train", "bench_train"),
     "generate": _bench("generate", "bench_generate"),
