@@ -27,6 +27,7 @@ from bytropix.datasets.store import (
 from bytropix.datasets.store.manifest import list_files, manifest_text, names_of
 from bytropix.datasets.store.parts import OPEN_PARTS
 from bytropix.datasets.store.rows import ListHead, RowList, Rows
+from bytropix.datasets.store.trust import check_part
 from bytropix.datasets.stream import ByteStream
 from bytropix.errors import StoreError
 from bytropix.jobs.bench.forge import signed
@@ -368,6 +369,15 @@ def test_nonsense_in_a_list_is_refused(listed: Path, change: Callable[[dict[str,
         store.parts("train")[1]
     with local_runner(1) as runner:
         assert "line 2" in verify(str(listed), runner).faults[0].fault
+
+
+@pytest.mark.parametrize("form", ["zarr", "webdataset"])
+def test_a_part_lies_in_the_store_whatever_its_form(made: Path, form: str) -> None:
+    """The name of a part leads nowhere else, be it that of a folder or of a file."""
+    record = replace(Store.open(made).manifest.parts[0], format=form)
+    check_part("here", record)
+    with pytest.raises(StoreError, match="no path inside the store"):
+        check_part("here", replace(record, name="../../x"))
 
 
 def test_a_store_of_a_hundred_thousand_parts_opens_by_its_manifest(made: Path, tmp_path: Path) -> None:
