@@ -32,8 +32,7 @@ class TotalNats(nn.Module):
 
     def forward(self, batch: ByteBatch) -> Tensor:
         """Return the sum, a tensor of no dimensions; padding counts nothing."""
-        told = {} if batch.documents is None else {"documents": batch.documents}
-        nats_BT: Tensor = self.model.nats(batch.bytes, batch.starts, batch.patches, **told)
+        nats_BT = self.model.nats(batch.bytes, batch.starts, batch.patches, batch.documents)
         return nats_BT.sum() if batch.full else torch.where(batch.data, nats_BT, 0).sum()
 
 
