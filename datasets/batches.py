@@ -81,8 +81,9 @@ class Batches:
         """
         if self.last == "fill" or not self.windows:
             first = start + numbers * self.batch
-            end = np.int64(np.iinfo(np.int64).max) if self.epochs is None else np.int64(self.epochs * self.windows)
-            return first, np.clip(end - first, 0, self.batch)
+            if self.epochs is None:
+                return first, np.full_like(first, self.batch)
+            return first, np.clip(self.epochs * self.windows - first, 0, self.batch)
         epoch, place = divmod(start, self.windows)
         here, each = self._count(self.windows - place), self._count(self.windows)
         later = numbers - here

@@ -33,7 +33,7 @@ from bytropix.errors import StoreError
 
 _CHUNK_BYTES = 4 << 20  # gathered at a time: handing a result from thread to thread costs as much as gathering 256 KiB
 _CHUNK_BATCHES = 32  # thousands of tiny batches made ahead would keep a training waiting at its start and end
-_CHUNKS_AHEAD = 8  # with fewer, threads stand still where the consumer is late by one slice of the scheduler
+_CHUNKS_AHEAD = 4  # with fewer, threads stand still where the consumer is late; more would not stay in a cache
 _THREADS = 2
 
 
@@ -46,7 +46,7 @@ class ByteStream(IterableDataset[ByteBatch]):
     stream has when the loader starts them and leave it there, so behind `num_workers > 0` call `skip` with the batches
     taken before `state_dict`, or let torchdata's `StatefulDataLoader` collect the workers' states.
 
-    Memory, whatever the store's size: about 45 MiB of batches made ahead (more where a single batch exceeds 4 MiB), and
+    Memory, whatever the store's size: about 25 MiB of batches made ahead (more where a single batch exceeds 4 MiB), and
     for stores that are compressed or remote up to 9/8 of `cache_bytes`. Each worker of a loader has its own.
 
     Args:
@@ -238,7 +238,8 @@ class ByteStream(IterableDataset[ByteBatch]):
         """Gather batches; returns each with the position behind it, none if the stream has ended."""
         start, numbers = task
         firsts, sizes = self._batches.at(start, numbers)
-        firsts, sizes = firsts[sizes > 0], sizes[sizes > 0]
+        if not sizes.all():  # behind the end
+            firsts, sizes = firsts[sizes > 0], sizes[sizes > 0]
         if not firsts.size:
             return []
         positions, counts = self._batches.rows_of(firsts, sizes)
@@ -268,12 +269,12 @@ def _batches_of(rows: Rows, firsts: NDArray[np.int64], counts: NDArray[np.int64]
     begins = np.cumsum(counts) - counts
     summed = np.concatenate(([0], np.cumsum(rows.lengths)))
     most = np.maximum.reduceat(np.append(rows.patches, 1), begins)
-    documents = [None] * len(split) if rows.documents is None else rows.documents.split(split)
+    documents = [None] * len(split) if rows.documents is None else rows.documents.split_with_sizes(split)
     fields = (
-        rows.bytes.split(split),
-        rows.bits.split(split),
+        rows.bytes.split_with_sizes(split),
+        rows.bits.split_with_sizes(split),
         np.where(counts, most, 1).tolist(),
-        torch.from_numpy(rows.lengths).split(split),
+        torch.from_numpy(rows.lengths).split_with_sizes(split),
         documents,
         (summed[begins + counts] - summed[begins]).tolist(),
         firsts.tolist(),
