@@ -6,6 +6,7 @@
     │   ├── ChangedSourceError   one that is no longer what it was when it was first read
     │   └── TooManyBadError      more of the inputs are bad than was allowed (exit code 3)
     ├── StoreError    a store that is missing, unfinished, damaged, newer than this version, or in the way
+    │   └── UnreachableError     one on a server that refuses or does not answer; it may be whole
     └── RunError      a run folder or checkpoint that cannot be used
 
 The command line prints the message of any of these in one line and exits with code 2 (3 where it says so), so a message
@@ -50,6 +51,10 @@ class StoreError(BytropixError):
 
     offset: int | None = None
     """Where in the file the damaged block begins, if it is known."""
+
+
+class UnreachableError(StoreError):
+    """A store on a server that refuses, or does not answer; nothing is known of the store itself."""
 
 
 class RunError(BytropixError):

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
-from bytropix.errors import ConfigError, StoreError
+from bytropix.errors import ConfigError, StoreError, UnreachableError
 
 Checks = Literal["raise", "quarantine", "off"]
 CHECKS: tuple[Checks, ...] = ("raise", "quarantine", "off")
@@ -56,9 +56,10 @@ class Quarantine:
         """Note damage, or raise `error`.
 
         Raises:
-            StoreError: Damage is not to be left out, or there is more of it than the budget allows.
+            StoreError: Damage is not to be left out, or there is more of it than the budget allows; or `error` tells
+                of a server that cannot be reached, which is no damage.
         """
-        if self.checks != "quarantine":
+        if self.checks != "quarantine" or isinstance(error, UnreachableError):
             raise error
         with self._lock:
             self.found.append(damage)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
 
-from bytropix.errors import StoreError
+from bytropix.errors import StoreError, UnreachableError
 
 R = TypeVar("R")
 
@@ -46,7 +46,7 @@ class Patience:
     """Most that is waited between two tries."""
     answer: float = 20.0
     """What a try may take, and one more second for each 2**20 bytes that are asked for or sent."""
-    total: float = 120.0
+    total: float = 60.0
     """After so long no other try is begun."""
 
     def deadline(self, n_bytes: int = 0) -> float:
@@ -66,7 +66,8 @@ def patiently(place: str, ask: Callable[[], R], patience: Patience) -> R:
         patience: How often and how long.
 
     Raises:
-        StoreError: The server refuses, or did not answer in any of the tries.
+        StoreError: There is no such thing.
+        UnreachableError: The server refuses, or did not answer in any of the tries.
     """
     began = time.monotonic()
     for tries in count(1):
@@ -147,4 +148,5 @@ def _refusal(place: str, error: Exception, tries: int) -> StoreError:
     else:
         remedy = "check the address, the keys and the connection, then run again"
     often = f"; tried {tries} times" if tries > 1 else ""
-    return StoreError(f"{place}: {said}{often}; {remedy}")
+    kind = StoreError if is_missing(error) else UnreachableError
+    return kind(f"{place}: {said}{often}; {remedy}")

@@ -151,7 +151,7 @@ def test_processes_share_it_and_one_is_killed(tmp_path: Path) -> None:
 
     No page is ever wrong, the limit holds but for the pages being written, and what the dead one left is swept.
     """
-    runs = [start(SHARING, tmp_path, number, 3000) for number in (1, 2)]
+    runs = [start(SHARING, tmp_path, number, 1000) for number in (1, 2)]
     victim = start(SHARING, tmp_path, 3, 10**9)
     patience = time.monotonic() + 60
     while len(files(tmp_path)) < 10 and time.monotonic() < patience:
