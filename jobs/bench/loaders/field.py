@@ -1,6 +1,6 @@
-"""All loaders that are installed, each with its process, run in turns.
+"""All loaders that are installed, run in turns.
 
-names -> a process each -> formats written -> turn 1: every run, turn 2: every run, ... -> what each found, by turn
+names -> a process for each file of loaders -> formats written -> every run once a turn -> what each found, by turn
 """
 
 import os
@@ -14,8 +14,9 @@ from typing import Any
 from bytropix.errors import RunError
 from bytropix.jobs.bench.loaders import LOADERS, loader_called
 from bytropix.jobs.bench.loaders.process import Job, LoaderProcess
-from bytropix.jobs.bench.loaders.rows import Plan
+from bytropix.jobs.bench.loaders.rows import ROWS_FILE, Plan
 
+ENOUGH_BYTES = 64e6  # of rows: with fewer, epochs are timed for less than a second
 OWN_FILES = ("ours", "memmap")  # without these there is nothing to compare
 
 
@@ -51,23 +52,30 @@ class Field:
 
     def __init__(self, folder: Path, names: Iterable[str] = tuple(LOADERS)) -> None:
         self._folder = folder
+        self._names = list(names)
         self._stack = ExitStack()
-        self._processes: dict[str, LoaderProcess] = {}
+        self._processes: dict[str, LoaderProcess] = {}  # by file
+        self._seconds = min(1.0, (folder / ROWS_FILE).stat().st_size / ENOUGH_BYTES)
         self.absent: dict[str, str] = {}
-        for name in names:
-            try:
-                process = LoaderProcess(name, folder / f"{name}.log")
-            except ModuleNotFoundError as error:
-                self.absent[name] = f"not installed ({error}); pip install {loader_called(name).package}"
-                continue
-            self._processes[name] = self._stack.enter_context(process)
-        written: set[str] = set()
-        for name in list(self._processes):
-            stored = loader_called(name).stored
-            if stored not in written and self._do(name, Job(kind="write", folder=str(folder))) is not None:
-                written.add(stored)
 
     def __enter__(self) -> "Field":
+        with ExitStack() as stack:
+            for name in self._names:
+                if LOADERS[name] in self._processes:
+                    continue
+                try:
+                    process = stack.enter_context(LoaderProcess(name, self._folder / f"{LOADERS[name]}.log"))
+                except ModuleNotFoundError as error:
+                    self.absent[name] = f"not installed ({error}); pip install {loader_called(name).package}"
+                    continue
+                self._processes[LOADERS[name]] = process
+            written: set[str] = set()
+            for name in self.names:
+                stored = loader_called(name).stored
+                if stored not in written:
+                    self._do(Job(loader=name, kind="write", folder=str(self._folder)))
+                    written.add(stored)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -78,7 +86,7 @@ class Field:
     @property
     def names(self) -> list[str]:
         """Loaders that take part."""
-        return list(self._processes)
+        return [name for name in self._names if name not in self.absent]
 
     def in_turns(self, runs: Sequence[Run], turns: int) -> dict[Run, list[dict[str, Any]]]:
         """Measure every run once a turn; runs of loaders that take no part are left out."""
@@ -88,37 +96,45 @@ class Field:
             for run in runs:
                 if run.cold:
                     self._empty_page_cache(run.loader)
-                job = Job(kind="measure", folder=str(self._folder), plan=run.plan, first_epoch=run.first_epoch)
-                figures = self._do(run.loader, job)
+                figures = self._do(
+                    Job(
+                        loader=run.loader,
+                        kind="measure",
+                        folder=str(self._folder),
+                        plan=run.plan,
+                        first_epoch=run.first_epoch,
+                        seconds=self._seconds,
+                    )
+                )
                 if figures is not None:
                     found[run].append(figures)
-        return {run: figures for run, figures in found.items() if run.loader in self._processes}
+        return {run: figures for run, figures in found.items() if run.loader in self.names}
 
     def watch(self, run: Run) -> dict[str, Any]:
         """Return whether an epoch is complete, and its memory; nothing where the loader fails."""
-        return self._do(run.loader, Job(kind="watch", folder=str(self._folder), plan=run.plan)) or {}
+        return self._do(Job(loader=run.loader, kind="watch", folder=str(self._folder), plan=run.plan)) or {}
 
     def first_batches(self, runs: Sequence[Run], turns: int) -> dict[Run, list[float]]:
         """Return milliseconds from a closed data set to the first batch, by turn."""
         found: dict[Run, list[float]] = {run: [] for run in runs}
         for _ in range(turns):
             for run in runs:
-                figures = self._do(run.loader, Job(kind="first_batch", folder=str(self._folder), plan=run.plan))
+                job = Job(loader=run.loader, kind="first_batch", folder=str(self._folder), plan=run.plan)
+                figures = self._do(job)
                 if figures is not None:
                     found[run].append(figures["first_batch_ms"])
         return found
 
-    def _do(self, name: str, job: Job) -> dict[str, Any] | None:
+    def _do(self, job: Job) -> dict[str, Any] | None:
         """Do a job; None where the loader takes no part, or no longer."""
-        if name not in self._processes:
+        if job.loader not in self.names:
             return None
         try:
-            return self._processes[name].do(job)
+            return self._processes[LOADERS[job.loader]].do(job)
         except RunError as error:
-            if LOADERS[name] in OWN_FILES:
+            if LOADERS[job.loader] in OWN_FILES:
                 raise
-            self.absent[name] = str(error)
-            del self._processes[name]  # the stack still closes it
+            self.absent[job.loader] = str(error)
             return None
 
     def _files(self, name: str) -> list[Path]:
@@ -127,7 +143,7 @@ class Field:
 
     def _warm(self) -> None:
         """Read every file once, so that all lie in the page cache."""
-        for path in {path for name in self._processes for path in self._files(name)}:
+        for path in {path for name in self.names for path in self._files(name)}:
             with path.open("rb", buffering=0) as file:
                 while file.read(1 << 20):
                     pass

@@ -17,7 +17,6 @@ from typing import Any
 
 from bytropix.jobs.bench.loaders.rows import ROWS_FILE, Loader, Plan, Tally, tally_of
 
-LEAST_SECONDS = 1.0  # timed: as many epochs as that takes
 MOST_SECONDS = 5.0  # a slow loader is cut off there
 MOST_EPOCHS = 100
 LOOK_EVERY = 64  # batches between two looks at memory
@@ -48,8 +47,8 @@ def first_batch(loader: Loader, folder: Path, plan: Plan) -> dict[str, Any]:
         return {"first_batch_ms": 1e3 * clock.wall}
 
 
-def measure(loader: Loader, folder: Path, plan: Plan, *, first_epoch: bool) -> dict[str, Any]:
-    """Time epochs: the first one from its first batch on if `first_epoch`, else as many behind it as take a second.
+def measure(loader: Loader, folder: Path, plan: Plan, *, first_epoch: bool, seconds: float) -> dict[str, Any]:
+    """Time epochs: the first one from its first batch on if `first_epoch`, else as many behind it as take `seconds`.
 
     Returns:
         `first_batch_ms`; `rows`, `batches`, `seconds` and `cpu_seconds` of what was timed; `storage_mb`, read from
@@ -62,7 +61,7 @@ def measure(loader: Loader, folder: Path, plan: Plan, *, first_epoch: bool) -> d
     first_batch_ms = 1e3 * clock.wall
     found = _timed(epoch)
     if not first_epoch:
-        epochs = math.ceil(LEAST_SECONDS / max(found["seconds"], 1e-3))
+        epochs = math.ceil(seconds / max(found["seconds"], 1e-3))
         found = _timed(batches(min(epochs, MOST_EPOCHS)))
     storage_mb = None if read is None else ((_storage_bytes() or 0) - read) / 1e6
     return found | {"first_batch_ms": first_batch_ms, "storage_mb": storage_mb}

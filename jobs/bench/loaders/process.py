@@ -1,8 +1,8 @@
 """A loader measured in a process of its own.
 
-    LoaderProcess -- job, a line of JSON --> process that imported torch and the loader's library, nothing else
+    LoaderProcess -- job, a line of JSON --> process that imported torch and the library of one file of loaders
                                                   -> fork, a fresh one for every job: open, first batch, epochs
-                  <-- Measured, a line of JSON --
+                  <-- what it found, a line --
 
 Imports are paid once and never measured; whatever opens a file, starts a thread or compiles is in the fork, and gone
 with it. Where processes cannot be forked they are started anew, and import again before the clock starts.
@@ -23,7 +23,7 @@ from typing import IO, Any, Literal
 from bytropix.errors import RunError
 from bytropix.jobs.bench.loaders import loader_called
 from bytropix.jobs.bench.loaders.measure import first_batch, held_bytes, measure, watch
-from bytropix.jobs.bench.loaders.rows import ROWS_FILE, Loader, Plan
+from bytropix.jobs.bench.loaders.rows import ROWS_FILE, Plan
 
 PATIENCE_SECONDS = 900.0
 
@@ -33,32 +33,35 @@ class Job:
     """What a process is asked to do.
 
     Attributes:
+        loader: The name of a loader of the process's file.
         kind: Make the loader's format, or one of the functions of `bytropix.jobs.bench.loaders.measure`.
         folder: Where the file of rows and the formats are.
         plan: How to run the loader.
         first_epoch: See `measure`.
+        seconds: See `measure`.
     """
 
+    loader: str
     kind: Literal["write", "first_batch", "measure", "watch"]
     folder: str
     plan: Plan = field(default_factory=Plan)
     first_epoch: bool = False
+    seconds: float = 1.0
 
 
 class LoaderProcess:
-    """The process of one loader; close it, or use it in a `with`.
+    """The process of one file of loaders; close it, or use it in a `with`.
 
     Args:
-        name: Of the loader.
+        name: Of any loader of the file.
         log: A file for what it says on stderr.
 
     Raises:
-        ModuleNotFoundError: The loader is not installed.
+        ModuleNotFoundError: The library is not installed.
         RunError: The process does not start.
     """
 
     def __init__(self, name: str, log: Path) -> None:
-        self._name = name
         self._log = log
         with log.open("ab") as said:
             self._process = subprocess.Popen(
@@ -69,7 +72,7 @@ class LoaderProcess:
                 text=True,
                 bufsize=1,
             )
-        answer = self._answer()
+        answer = self._answer(name)
         if "missing" in answer:
             self.close()
             raise ModuleNotFoundError(answer["missing"])
@@ -81,9 +84,9 @@ class LoaderProcess:
             RunError: It failed, ended or gave no answer for a quarter of an hour.
         """
         print(json.dumps(asdict(job)), file=self._pipe(self._process.stdin), flush=True)
-        answer = self._answer()
+        answer = self._answer(job.loader)
         if "error" in answer:
-            raise RunError(f"loader {self._name}: {answer['error']}; {self._log} may say more")
+            raise RunError(f"loader {job.loader}: {answer['error']}; {self._log} may say more")
         return answer
 
     def close(self) -> None:
@@ -102,7 +105,7 @@ class LoaderProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, name: str) -> dict[str, Any]:
         out = self._pipe(self._process.stdout)
         ready, _, _ = select.select([out], [], [], PATIENCE_SECONDS)
         line = out.readline() if ready else ""
@@ -110,7 +113,7 @@ class LoaderProcess:
             self._process.kill()
             self._process.wait()
             how = "ended" if ready else f"gave no answer for {PATIENCE_SECONDS:.0f} s"
-            raise RunError(f"loader {self._name}: its process {how}; {self._log} may say why")
+            raise RunError(f"loader {name}: its process {how}; {self._log} may say why")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -138,7 +141,7 @@ def _serve(name: str) -> None:
     multiprocessing.set_start_method("fork" if hasattr(os, "fork") else "spawn", force=True)
     for line in sys.stdin:
         here, there = multiprocessing.Pipe(duplex=False)
-        process = multiprocessing.Process(target=_run, args=(name, line, base, there))
+        process = multiprocessing.Process(target=_run, args=(line, base, there))
         process.start()
         there.close()
         try:
@@ -150,18 +153,18 @@ def _serve(name: str) -> None:
         process.join()
 
 
-def _run(name: str, line: str, base: int, answers: "Connection[Any, Any]") -> None:
+def _run(line: str, base: int, answers: "Connection[Any, Any]") -> None:
     """Do one job and send what it found; `base` is what a process that has imported torch alone holds."""
     try:
         told = json.loads(line)
-        answers.send(_done(loader_called(name), Job(**(told | {"plan": Plan(**told["plan"])})), base))
+        answers.send(_done(Job(**(told | {"plan": Plan(**told["plan"])})), base))
     except Exception as error:  # of any library: the answer is one line of it, the rest is in the log
         traceback.print_exc()
         answers.send({"error": f"{type(error).__name__}: {error}".splitlines()[0]})
 
 
-def _done(loader: Loader, job: Job, base: int) -> dict[str, Any]:
-    folder = Path(job.folder)
+def _done(job: Job, base: int) -> dict[str, Any]:
+    folder, loader = Path(job.folder), loader_called(job.loader)
     match job.kind:
         case "write":
             loader.write(folder / ROWS_FILE, folder)
@@ -169,7 +172,7 @@ def _done(loader: Loader, job: Job, base: int) -> dict[str, Any]:
         case "first_batch":
             return first_batch(loader, folder, job.plan)
         case "measure":
-            return measure(loader, folder, job.plan, first_epoch=job.first_epoch)
+            return measure(loader, folder, job.plan, first_epoch=job.first_epoch, seconds=job.seconds)
         case "watch":
             return watch(loader, folder, job.plan, base)
 
