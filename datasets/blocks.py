@@ -174,7 +174,8 @@ class BlockTable:
     def _fetch(self, blocks: list[int]) -> list[NDArray[np.uint8]]:
         """Bring blocks into memory, making room if need be; returns them all."""
         missing = [block for block in blocks if block not in self._decoded and block not in self._lost]
-        for block, found in self._read(missing):
+        # All of them or, after an error, none: a block that is kept and not in the index has no address.
+        for block, found in list(self._read(missing)):
             if found is None:
                 self._lost.add(block)
             else:

@@ -163,6 +163,17 @@ def test_a_broken_block_stops_the_gather_that_touches_it() -> None:
         gathered([part], [(0, 50, 51)], width=51, counted=51)
 
 
+def test_other_threads_gather_on_after_an_error() -> None:
+    """What was fetched beside a broken block is fetched again, and not taken from where nothing is."""
+    part = BrokenPart(5000, block=1000, compressed=True)
+    gather = gatherer([part])
+    with pytest.raises(StoreError):
+        gather(single([(0, 100, 800), (0, 1100, 800), (0, 2100, 800)]), width=800, counted=1)
+    windows = [(0, 100, 800), (0, 2100, 800)]
+
+    check([part], windows, gather(single(windows), width=800, counted=1), 1)
+
+
 @pytest.mark.parametrize("window", [(0, 450, 51), (0, -1, 10), (0, 0, 65)])
 def test_a_window_outside_its_part_or_row_is_refused(window: tuple[int, int, int]) -> None:
     """Compiled code copies by address, so a range is checked before."""
