@@ -39,7 +39,7 @@ def settings(tmp_path: Path) -> BenchSettings:
     return BenchSettings(repeats=1, megabytes=0.5, data=data, folder=folder)
 
 
-@pytest.mark.parametrize("name", ["patching", "fairness", "ingest", "stream", "remote"])
+@pytest.mark.parametrize("name", ["patching", "fairness", "ingest", "remote"])
 def test_rows_have_figures_and_targets(settings: BenchSettings, name: Any) -> None:
     """Each benchmark reports positive figures, one row at least with a target, all under its own name."""
     rows = BENCHES[name](settings)
