@@ -86,7 +86,7 @@ class Part(ABC):
     @property
     @abstractmethod
     def doc_ends(self) -> NDArray[np.int64]:
-        """End of each document, i64 (d,)."""
+        """End of each document, i64 (d,), read at each call: all of a large split would fill the memory."""
 
     @abstractmethod
     def doc_meta_lines(self) -> bytes:

@@ -149,7 +149,6 @@ class ZarrPart(Part):
         self._files: dict[str, ArrayFile] = {}
         self._checked: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
-        self._doc_ends: NDArray[np.int64] | None = None
 
     def block(self, name: str, index: int) -> NDArray[np.uint8]:
         """Return block `index` of an array."""
@@ -190,12 +189,10 @@ class ZarrPart(Part):
     @property
     def doc_ends(self) -> NDArray[np.int64]:
         """End of each document."""
-        if self._doc_ends is None:
-            ends = self.read("doc_ends", 0, self._sizes["doc_ends"]).view("<i8").astype(np.int64, copy=False)
-            if not (ends[0] > 0 and ends[-1] == self.n_bytes and (ends[1:] > ends[:-1]).all()):
-                raise self.nonsense("doc_ends", "doc_ends do not ascend to the end of the part")
-            self._doc_ends = ends
-        return self._doc_ends
+        ends = self.read("doc_ends", 0, self._sizes["doc_ends"]).view("<i8").astype(np.int64, copy=False)
+        if not (ends[0] > 0 and ends[-1] == self.n_bytes and (ends[1:] > ends[:-1]).all()):
+            raise self.nonsense("doc_ends", "doc_ends do not ascend to the end of the part")
+        return ends
 
     def doc_meta_lines(self) -> bytes:
         """Return one JSON line per document."""
