@@ -31,7 +31,7 @@ def incoming(stream: ByteStream, device: torch.device) -> Incoming:
 
 def _copied_ahead(stream: ByteStream, batches: Iterator[ByteBatch], device: torch.device) -> Incoming:
     """Yield each batch after the copy of the next one has been begun."""
-    side = torch.cuda.Stream(device)
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     waiting: _Copy | None = None
     for batch in batches:
         following = _Copy(batch, stream.state_dict(), device, side)
