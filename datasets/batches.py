@@ -100,6 +100,8 @@ class Batches:
         """Return this rank's rows in batches: their positions, i64 [n], and how many each batch has, i64 [k]."""
         counts = (sizes - self.rank + self.ranks - 1) // self.ranks
         grid = firsts[:, None] + self.rank + self.ranks * np.arange(self.rows)
+        if sizes.min() == self.batch:
+            return grid.ravel(), counts
         return grid[np.arange(self.rows) < counts[:, None]], counts
 
     def _count(self, windows: int) -> int:

@@ -165,8 +165,10 @@ class BlockTable:
             self._kind[part] = NEW
 
     def _check(self, blocks: NDArray[np.int64]) -> None:
-        """Have blocks of mapped parts checked."""
-        for block, found in self._read(blocks.tolist()):
+        """Have blocks of mapped parts checked; one after the other, as checksums are not computed side by side."""
+        parts = np.searchsorted(self._first_block, blocks, side="right") - 1
+        for part, block in zip(parts.tolist(), blocks.tolist(), strict=True):
+            found = self._one(part, block)
             self._checked[block] = True
             if found is None:
                 self._lost.add(block)
