@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bytropix.datasets.batch import ByteBatch
 from bytropix.datasets.gather import CACHE_BYTES
 from bytropix.datasets.stream import ByteStream
+from bytropix.errors import ConfigError
 from bytropix.jobs.checkpoint import load_training, load_weights, save_checkpoint
 from bytropix.jobs.evaluation import bits_per_byte
 from bytropix.jobs.incoming import Incoming, incoming
@@ -76,7 +77,7 @@ class Training:
         changes: What a resumed run does otherwise than before, in words.
 
     Raises:
-        ConfigError: The split cannot be read so, or the ranks do not divide the batch.
+        ConfigError: The split cannot be read so, is shorter than the context, or the ranks do not divide the batch.
         RunError: The folder is taken, or the checkpoint cannot be read or belongs to another config.
         StoreError: The checkpoint was trained on another store.
     """
@@ -131,7 +132,7 @@ class Training:
     def _stream(self) -> ByteStream:
         """Return this rank's stream."""
         train = self.recipe.train
-        return ByteStream(
+        stream = ByteStream(
             self.source,
             context=train.context,
             batch=train.batch,
@@ -145,6 +146,12 @@ class Training:
             cache_bytes=CACHE_BYTES // 2 * max(2, len(stores_of(self.source))),
             pinned=self.device.type == "cuda",
         )
+        if stream.n_bytes < train.context:
+            raise ConfigError(
+                f"train.context is {train.context} bytes, but there are only {stream.n_bytes} to train on; take a "
+                "shorter context or ingest more"
+            )
+        return stream
 
     def _go_on(self, checkpoint: Path) -> None:
         """Take up optimizer, stream and step of a checkpoint."""
