@@ -183,6 +183,7 @@ def test_append_adds_lists_and_leaves_the_old_ones(inline: Path, listed: Path, t
     assert old.manifest.parts == Store.open(inline, version=1).manifest.parts
     after = {name: (listed / name).stat().st_mtime_ns for name in tree(listed) if name.startswith("lists/")}
     assert before.items() < after.items()
+    assert set(list_files(old.manifest)) < set(list_files(many.manifest))
     assert "lists/left.jsonl" not in after
     with local_runner(1) as runner:
         assert (verify(str(listed), runner).faults, verify(str(listed), runner).warnings) == ((), ())
@@ -318,7 +319,7 @@ def forged(place: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_nonsense_about_a_list_is_refused(listed: Path, field: str, value: object) -> None:
     """A signed manifest whose entry of a list can be none is not opened; the message is one line and names it."""
     first = Store.open(listed).manifest.parts.lists[0].head.rows  # type: ignore[attr-defined]
-    value = value * first if isinstance(value, list) and len(value) == 3 and first != 3 else value
+    value = value[:1] * first if isinstance(value, list) and len(value) == 3 else value
     forged(listed, lambda plain: plain["part_lists"][0].update({field: value}))
     with pytest.raises(StoreError, match=r"manifest\.json: ") as caught:
         Store.open(listed)
@@ -415,7 +416,7 @@ def test_few_files_are_open_however_many_parts_were_read(sources: Path, tmp_path
     blocks = [part.block("bytes", 0) for part in parts]
 
     assert len(parts) > 2 * OPEN_PARTS
-    assert len(list(Path("/proc/self/fd").iterdir())) - before <= 3 * OPEN_PARTS
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= OPEN_PARTS + 8  # one array each
     for place_of, block in enumerate(blocks):
         assert block.tobytes() == blocks[place_of % len(train)].tobytes()
 
