@@ -1,6 +1,8 @@
 """A stream of packed documents: each comes whole or in full rows, numbered, opening a patch, once an epoch."""
 
+import shutil
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,3 +89,17 @@ def test_a_state_goes_on_within_its_packing(store: Store) -> None:
     assert next(iter(again)).bytes.equal(following.bytes)
     with pytest.raises(StoreError, match="pack"):
         ByteStream(store, split="train", context=CONTEXT, batch=12).load_state_dict(state)
+
+
+def test_damaged_ends_of_documents_are_refused_under_every_policy(store_paths: dict[str, Path], tmp_path: Path) -> None:
+    """Without them nobody knows the rows, so there is nothing to leave out: the error names the part at once."""
+    path = Path(shutil.copytree(store_paths["none"], tmp_path / "spoilt.bx"))
+    ends = min(path.glob("parts/train/*/doc_ends/c/0"))
+    spoilt = bytearray(ends.read_bytes())
+    spoilt[3] ^= 1
+    ends.write_bytes(spoilt)
+
+    with pytest.raises(StoreError, match=f"{ends.parents[2].name}.*doc_ends"):
+        ByteStream(
+            Store.open(path), split="train", context=64, batch=4, pack="documents", checks="quarantine", budget=99
+        )
