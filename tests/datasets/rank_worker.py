@@ -24,7 +24,7 @@ def main(store: Path, recipe: Recipe, folder: Path, port: str) -> None:
     """Train with both ways of sharing, with dropout, and let ranks fail."""
     with joined(torch.device("cpu")) as ranks:
         for shard in ("ddp", "fsdp"):
-            run = change(recipe, steps=6, batch=recipe.train.batch // 2, accumulate=2, shard=shard)
+            run = change(recipe, steps=6, batch=recipe.train.batch // 2, accumulate=2, shard=shard, sample_bytes=3)
             assert Training(run, Store.open(store), folder / shard, resume=False, ranks=ranks)()
         dropping = replace(recipe, wubu=replace(recipe.wubu, dropout=0.2))
         for steps in (3, 6):

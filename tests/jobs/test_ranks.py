@@ -9,7 +9,7 @@ import torch
 from bytropix.datasets.store import Store
 from bytropix.datasets.stream import ByteStream
 from bytropix.errors import ConfigError
-from bytropix.jobs.ranks import TIMEOUT, joined
+from bytropix.jobs.ranks import TIMEOUT, Ranks, joined
 from bytropix.jobs.recipe import Recipe, build_model
 from bytropix.jobs.sharding import TotalNats
 
@@ -64,3 +64,21 @@ def test_padding_counts_nothing(recipe: Recipe, store: Store) -> None:
     assert float(TotalNats(model)(cut)) == pytest.approx(float(wanted), rel=1e-6)
     assert float(TotalNats(model)(batch)) == pytest.approx(float(nats_BT.sum()), rel=1e-6)
     assert float(TotalNats(model)(replace(batch, lengths=lengths * 0, n_bytes=0))) == 0
+
+
+def test_ranks_draw_apart_and_again_what_they_drew() -> None:
+    """A rank's random numbers are a function of seed, step and rank; a process that is alone goes on with its own."""
+
+    def draw(ranks: Ranks, seed: int, step: int) -> float:
+        ranks.seed_step(seed, step)
+        return float(torch.rand(()))
+
+    with torch.random.fork_rng():
+        places = [(rank, seed, step) for rank in range(3) for seed in range(2) for step in range(3)]
+        drawn = [draw(Ranks(rank, 3, grouped=True), seed, step) for rank, seed, step in places]
+        again = [draw(Ranks(rank, 3, grouped=True), seed, step) for rank, seed, step in places]
+        alone = [draw(Ranks(), 0, 0) for _ in range(2)]
+
+    assert len(set(drawn)) == len(drawn)
+    assert again == drawn
+    assert alone[0] != alone[1]
