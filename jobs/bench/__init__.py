@@ -45,7 +45,7 @@ BENCHES: "dict[BenchName, Callable[[BenchSettings], list[BenchRow]]]" = {
     "geometry": _bench("geometry", "bench_geometry"),
     "train": _bench("train", "bench_train"),
     "generate": _bench("generate", "bench_generate"),
-    "faults": _bench("fault_table", "bench_faults"),
+    "faults": _bench("fault_bench", "bench_faults"),
     "fuzz": _bench("fuzz", "bench_fuzz"),
     "kills": _bench("disturbances", "bench_kills"),
 }

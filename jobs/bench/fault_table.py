@@ -1,7 +1,6 @@
 """What becomes of a store's reader when the store is harmed.
 
-Victim -> Fault -> files changed -> everything is read and compared with the truth -> outcome -> files restored
-       -> rows, and a page with a table
+Victim -> Fault -> files changed -> everything is read and compared with the truth -> outcome -> files restored -> Tally
 
 A fault is *named* when reading raises StoreError before a wrong byte was given, with the file or part that was harmed,
 and the place where a block of data is concerned. It may also hit what no reader of ours uses (the header of a tar's
@@ -23,25 +22,14 @@ from bytropix.datasets.store.storage import differing_files
 from bytropix.datasets.store.tar_part import SAMPLE_BYTES
 from bytropix.errors import StoreError
 from bytropix.jobs.bench.faults import NAMED, Fault, draw_faults
-from bytropix.jobs.bench.faults_page import page
-from bytropix.jobs.bench.rows import BenchRow, BenchSettings
-from bytropix.jobs.bench.tally import Outcome, Tally, rows_of
+from bytropix.jobs.bench.tally import Outcome, Tally
 from bytropix.jobs.bench.victim import LAYOUTS, VERSIONS, Victim, an_epoch, make_victim, refused
 
-EACH, RANDOM = 40, 1000
 STREAMED = 8  # every so many faults are read through a stream, too
 
 
 class WrongDataError(Exception):
     """Something was read that is not what was written."""
-
-
-def bench_faults(settings: BenchSettings) -> list[BenchRow]:
-    """Harm a store of each layout, 40 times in each way and 1000 times at random; write the page if it is asked for."""
-    tally, failures = harm(settings.folder, each=EACH, random=RANDOM)
-    if settings.faults_page is not None:
-        settings.faults_page.write_text(page(tally, each=EACH, random=RANDOM, newest=VERSIONS), encoding="utf-8")
-    return rows_of(tally, failures)
 
 
 def harm(folder: Path, *, each: int, random: int) -> tuple[Tally, list[str]]:

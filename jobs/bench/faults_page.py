@@ -3,7 +3,9 @@
 tally -> table in Markdown -> page
 """
 
-from bytropix.jobs.bench.tally import Tally, told
+from collections import Counter
+
+from bytropix.jobs.bench.tally import Outcome, Tally, told
 from bytropix.jobs.bench.victim import LAYOUTS
 
 PEERS: dict[str, dict[str, str]] = {
@@ -58,6 +60,18 @@ TABLE
 Reading checks a crc32c for each block: it finds every damage within 32 bits, and of any other all but one in 2^32.
 `bytropix verify` compares sha256 as well.
 
+## Streams
+
+{streamed} more random faults, each under both policies: an epoch of `ByteStream` is compared, row by row, with that of
+the whole store. Streams read texts and starts of one split, so much of a store is nothing to them.
+
+STREAMS
+
+- **named**: as above, before a wrong row was delivered.
+- **left out**: rows that touch a damaged block came empty, all others right; the blocks were counted, and a budget of
+  one less was exceeded, by an error that names the place. What a store cannot be opened without is never left out.
+- **unused**, **older**: the epoch was, byte for byte, that of the whole store, or of its older version.
+
 ## Others
 
 The columns on the right are not of this run. They were measured once, on 25 MiB of samples of 4 KiB in seven shards,
@@ -66,11 +80,12 @@ that it was not tried.
 """
 
 
-def page(tally: Tally, *, each: int, random: int, newest: int) -> str:
+def page(tally: Tally, streams: dict[str, dict[str, Counter[Outcome]]], *, each: int, random: int, newest: int) -> str:
     """Return the page.
 
     Args:
         tally: The outcomes.
+        streams: Those of streams, by policy and layout.
         each: Faults of each kind.
         random: Random faults.
         newest: The newest version of the stores that were harmed.
@@ -80,9 +95,13 @@ def page(tally: Tally, *, each: int, random: int, newest: int) -> str:
         ours = [_cell(told(found[layout]) if layout in found else "") for layout in LAYOUTS]
         theirs = [_cell(column.get(kind, "")) for column in PEERS.values()]
         lines.append(f"| {kind} | {' | '.join(ours + theirs)} |")
+    policies = [f"| `checks` | {' | '.join(LAYOUTS)} |", "|---" * (1 + len(LAYOUTS)) + "|"]
+    for policy, found in streams.items():
+        policies.append(f"| {policy} | {' | '.join(told(found[layout]) for layout in LAYOUTS)} |")
     total = sum(counter.total() for found in tally.values() for counter in found.values())
-    text = _PAGE.format(each=each, random=random, total=total, newest=newest, before=newest - 1)
-    return text.replace("TABLE", "\n".join(lines))
+    streamed = sum(counter.total() for counter in next(iter(streams.values())).values())
+    text = _PAGE.format(each=each, random=random, total=total, newest=newest, before=newest - 1, streamed=streamed)
+    return text.replace("TABLE", "\n".join(lines)).replace("STREAMS", "\n".join(policies))
 
 
 def _cell(text: str) -> str:
