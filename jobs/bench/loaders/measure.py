@@ -17,7 +17,7 @@ from typing import Any
 
 from bytropix.jobs.bench.loaders.rows import ROWS_FILE, Loader, Plan, Tally, tally_of
 
-MOST_SECONDS = 5.0  # a slow loader is cut off there
+MOST_SECONDS = 2.5  # a slow loader is cut off there
 MOST_EPOCHS = 100
 LOOK_EVERY = 64  # batches between two looks at memory
 
@@ -105,7 +105,7 @@ def held_bytes() -> int | None:
 
 
 def _timed(batches: Generator[Any, None, None]) -> dict[str, Any]:
-    """Take batches to the end, or for 5 seconds; the end of workers is timed too."""
+    """Take batches to the end, or for 2.5 seconds; the end of workers is timed too."""
     clock, rows, count = Clock(), 0, 0
     with closing(batches):
         for batch in batches:
