@@ -36,7 +36,7 @@ def test_json_is_one_object(corpus: Path, tmp_path: Path, capsys: pytest.Capture
 
     assert code == 0
     assert report["fingerprint"] == store.fingerprint
-    assert report["patches"] == sum(part.record.patches for part in store.parts("train") + store.parts("val"))
+    assert report["patches"] == sum(part.record.patches for part in (*store.parts("train"), *store.parts("val")))
     assert report["mean_patch"] == pytest.approx(5, abs=0.2)
     assert store.manifest.config["layout"]["codec"] == "none"
     assert store.manifest.config["document_bytes"] == 2048
