@@ -146,6 +146,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _is_about_ranks(error):
             raise
+        _ignore_signals()  # torchrun is ending us too, but the user should know why
         raise RunError(
             f"rank {rank} of {count}: another rank has ended or did not answer within {patience:g} seconds "
             f"({str(error).splitlines()[0]}); see what it said, then go on with --resume"

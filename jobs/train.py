@@ -114,8 +114,8 @@ class Training:
         """
         train = self.recipe.train
         with (
-            RunLog(self.run.path, first=self.step, steps=train.steps, ranks=self.ranks) as log,
             StopFlag() as stop,
+            RunLog(self.run.path, first=self.step, steps=train.steps, ranks=self.ranks) as log,
             closing(incoming(self.stream, self.device)) as batches,  # type: ignore[type-var]
         ):
             log.describe(self.model, self.source)
