@@ -48,7 +48,7 @@ def test_entropy_and_starts_are_the_patchers(corpus: Path, tmp_path: Path, rule:
     config = IngestConfig(document_bytes=4096, part_bytes=1 << 17, patch=PatchConfig(rule=rule))  # type: ignore[arg-type]
     store = ingest_bytes([corpus], tmp_path / "s.bx", config).store
     patcher = store.patcher()
-    for part in store.parts("train") + store.parts("val"):
+    for part in (*store.parts("train"), *store.parts("val")):
         text, entropy = part.read("bytes", 0, part.n_bytes), part.read("entropy", 0, part.n_bytes)
         bits = part.read("starts", 0, (part.n_bytes + 7) // 8)
         starts = np.unpackbits(bits, bitorder="little")[: part.n_bytes].astype(bool)
