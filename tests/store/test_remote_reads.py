@@ -379,17 +379,19 @@ for turn in range(int(sys.argv[2])):
 print(digest.hexdigest())
 """
 FORKER = """
-import os, sys
+import os, sys, time
 from bytropix.datasets.store import Store
 part = Store.open(sys.argv[1]).parts("train")[0]
 part.prefetch("bytes", 0, 4)
 part.block("bytes", 0)
 child = os.fork()
-part.prefetch("bytes", 4, 8)
-right = part.block("bytes", 5).size == 1 << 18
 if child == 0:
-    os._exit(0 if right else 1)
-assert right and os.waitpid(child, 0)[1] == 0
+    part.prefetch("bytes", 8, 9)
+    file, patience = part.ranges("bytes/c/0"), time.monotonic() + 20
+    while not file.on_disk(2) and time.monotonic() < patience:
+        time.sleep(0.01)
+    os._exit(0 if file.on_disk(2) and part.block("bytes", 5).size == 1 << 18 else 1)
+assert os.waitpid(child, 0)[1] == 0 and part.block("bytes", 5).size == 1 << 18
 """
 
 
