@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _PAGE = 4096  # rows of whole pages, copied to 16 bytes behind a page's start, would take three times as long
-_SPARE = 8  # more than a prefetch queue holds, few enough that a burst of kept batches is given back
+_SPARE = 6  # more than a prefetch queue holds, few enough that a burst of kept batches is given back
 
 
 class BufferPool:

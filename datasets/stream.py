@@ -31,9 +31,9 @@ from bytropix.datasets.store import Store
 from bytropix.datasets.windows import Runs
 from bytropix.errors import StoreError
 
-_CHUNK_BYTES = 4 << 20  # gathered at a time: handing a result from thread to thread costs as much as gathering 256 KiB
-_CHUNK_BATCHES = 32  # thousands of tiny batches made ahead would keep a training waiting at its start and end
-_CHUNKS_AHEAD = 4  # with fewer, threads stand still where the consumer is late; more would not stay in a cache
+_CHUNK_BYTES = 16 << 20  # gathered at a time: what a chunk costs besides copying is as much as gathering a megabyte
+_CHUNK_BATCHES = 128  # thousands of tiny batches made ahead would keep a training waiting at its start and end
+_CHUNKS_AHEAD = 3  # with fewer, threads stand still where the consumer is late
 _THREADS = 2
 
 
@@ -46,7 +46,7 @@ class ByteStream(IterableDataset[ByteBatch]):
     stream has when the loader starts them and leave it there, so behind `num_workers > 0` call `skip` with the batches
     taken before `state_dict`, or let torchdata's `StatefulDataLoader` collect the workers' states.
 
-    Memory, whatever the store's size: about 25 MiB of batches made ahead (more where a single batch exceeds 4 MiB), and
+    Memory, whatever the store's size: about 90 MiB of batches made ahead (more where a single batch exceeds 16 MiB), and
     for stores that are compressed or remote up to 9/8 of `cache_bytes`. Each worker of a loader has its own.
 
     Args:
