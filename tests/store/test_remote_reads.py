@@ -382,7 +382,8 @@ FORKER = """
 import os, sys, time
 from bytropix.datasets.store import Store
 part = Store.open(sys.argv[1]).parts("train")[0]
-part.prefetch("bytes", 0, 4)
+for _ in range(20):  # as many threads as there may be
+    part.prefetch("bytes", 0, 4)
 part.block("bytes", 0)
 child = os.fork()
 if child == 0:
