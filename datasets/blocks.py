@@ -25,7 +25,7 @@ from bytropix.errors import StoreError
 ArrayName = Literal["bytes", "starts"]
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 16  # decoding keeps cores busy, a network wants many questions under way
-MOST_MAPPED = 128  # parts; a round of the order touches 48 places
+MOST_MAPPED = 64  # parts kept from call to call; a round of the order touches 48 places
 NEW, MAPPED, FETCHED, LOST = range(4)  # what is known of a part
 
 

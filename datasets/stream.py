@@ -46,8 +46,8 @@ class ByteStream(IterableDataset[ByteBatch]):
     stream has when the loader starts them and leave it there, so behind `num_workers > 0` call `skip` with the batches
     taken before `state_dict`, or let torchdata's `StatefulDataLoader` collect the workers' states.
 
-    Memory, whatever the store's size: about 90 MiB of batches made ahead (more where a single batch exceeds 16 MiB), and
-    for stores that are compressed or remote up to 9/8 of `cache_bytes`. Each worker of a loader has its own.
+    Memory, whatever the store's size: about 90 MiB of batches made ahead (more where a batch exceeds 16 MiB), and for
+    stores that are compressed or remote up to 9/8 of `cache_bytes`. Each worker of a loader has its own.
 
     Args:
         source: An open store, or a mixture of several: an endless stream, whose stores have epochs of their own.

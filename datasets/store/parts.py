@@ -20,17 +20,16 @@ from bytropix.datasets.store.schema import FileRecord, PartRecord
 from bytropix.datasets.store.storage import Storage
 from bytropix.errors import StoreError
 
-OPEN_PARTS = 128  # of a store with lists: each takes some of the 1,024 files that a process may have open by default
+OPEN_PARTS = 128  # each takes some of the 1,024 files that a process may have open by default
 FEW_FILES = 2  # asked for one by one; of more, a remote folder is listed
 
 
 class Parts(Sequence[Part]):
     """The parts of one split, in order, as a sequence; safe for threads.
 
-    Part i is opened when it is first asked for. Where the records of parts lie in lists, its list is read then and the
-    sizes of its files are checked, before any of it is delivered; only the parts used last stay open, and none is
-    mapped, since a system maps few files at a time. Asking raises StoreError, which names the list or the file, if one
-    is missing or damaged.
+    Part i is opened when it is first asked for, and only the parts used last stay open. Where the records of parts lie
+    in lists, its list is read then and the sizes of its files are checked, before any of it is delivered. Asking raises
+    StoreError, which names the list or the file, if one is missing or damaged.
 
     Args:
         storage: The store's.
@@ -77,7 +76,7 @@ class Parts(Sequence[Part]):
         opened = self._opened(place)
         with self._lock:
             found = self._open.setdefault(place, opened)  # another thread may have been faster
-            if self._listed and len(self._open) > OPEN_PARTS:
+            if len(self._open) > OPEN_PARTS:
                 self._open.popitem(last=False)
         return found
 
@@ -92,9 +91,7 @@ class Parts(Sequence[Part]):
             below = record.folder if len(record.files) > FEW_FILES else None
             check_sizes(self._storage, [(record.folder, record.files)], below=below)
             self._whole[place] = True
-        part = open_part(self._storage, record)
-        part.mapped = part.mapped and not self._listed
-        return part
+        return open_part(self._storage, record)
 
 
 def parts_by_split(storage: Storage, records: Sequence[PartRecord]) -> dict[str, Parts]:

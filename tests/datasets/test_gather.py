@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bytropix.datasets.blocks import MOST_MAPPED
 from bytropix.datasets.gather import CACHE_BYTES, Gatherer, Rows
 from bytropix.datasets.quarantine import Quarantine
 from bytropix.datasets.windows import Runs
@@ -250,4 +251,4 @@ def test_many_mapped_parts_keep_few_maps_open() -> None:
         for some in np.arange(400).reshape(-1, 20).tolist():
             windows = [(part, 5, 50) for part in some]
             check(parts, windows, gather(single(windows), width=50, counted=50), 50)
-    assert len(gather._bytes._views) <= 128
+    assert len(gather._bytes._views) <= MOST_MAPPED
