@@ -4,7 +4,9 @@
 """
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from bytropix.datasets.mixture import Mixture, Stage
@@ -14,6 +16,8 @@ from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
 
 Source = Store | Mixture
+
+SERVER_WITH_PORT = re.compile(r"https?://([^/]*@)?(\[[^/\]]*\]|[^/:@]*):[0-9]+")
 
 
 def open_source(
@@ -108,7 +112,12 @@ def progress_of(source: Source, order: Order, position: int, since: int) -> dict
 
 
 def read_place(word: str) -> tuple[str, float | None]:
-    """Return place and weight of PLACE[:WEIGHT]; the weight is what follows the last colon, if that is a number."""
+    """Return place and weight of PLACE[:WEIGHT]; the weight is what follows the last colon, if that is a number.
+
+    A port is none (`http://host:8000`, a store at a server's root), nor is what ends the name of a local store.
+    """
+    if SERVER_WITH_PORT.fullmatch(word) or ("://" not in word and Path(word).exists()):
+        return word, None
     place, colon, last = word.rpartition(":")
     weight = _number(last)
     return (word, None) if not colon or weight is None else (place, weight)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,12 @@ def test_a_source_is_a_store_or_a_mixture(store_path: Path, digits: Path) -> Non
         ("s3://bucket/a.bx:0.5", "s3://bucket/a.bx", 0.5),
         ("http://host:8080/a.bx", "http://host:8080/a.bx", None),
         ("http://host:8080/a.bx:2", "http://host:8080/a.bx", 2.0),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000", None),
+        ("https://[::1]:8000", "https://[::1]:8000", None),
+        ("http://me:5@host:8000", "http://me:5@host:8000", None),
+        ("http://127.0.0.1:8000:2", "http://127.0.0.1:8000", 2.0),
+        ("http://127.0.0.1:8000/:2", "http://127.0.0.1:8000/", 2.0),
+        ("s3://bucket:2", "s3://bucket", 2.0),
         (r"C:\data\a.bx", r"C:\data\a.bx", None),
         (r"C:\data\a.bx:3", r"C:\data\a.bx", 3.0),
         ("C:a.bx", "C:a.bx", None),
@@ -220,6 +227,17 @@ def test_a_weight_is_a_number_behind_the_last_colon(word: str, place: str, weigh
     assert isinstance(command, TrainBytes)
     assert command.store == (word, "b.bx")
     assert read_place(word) == (place, weight)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs names with colons")
+def test_a_local_store_may_end_in_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is there under the whole word is the store; a weight may still follow it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run:2024").mkdir()
+
+    assert read_place("run:2024") == ("run:2024", None)
+    assert read_place("run:2024:3") == ("run:2024", 3.0)
+    assert read_place("run:2025") == ("run", 2025.0)
 
 
 def test_a_stage_is_a_step_and_weights() -> None:
