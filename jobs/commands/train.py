@@ -83,7 +83,9 @@ class TrainBytes(Recipe):
     @classmethod
     def preset(cls, arguments: Sequence[str]) -> Self:
         """Return the defaults of the flags: a recipe file, or what the run to resume was made with."""
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser = argparse.ArgumentParser(
+            "bytropix train bytes", usage="%(prog)s --store PLACE --run RUN ...", add_help=False, allow_abbrev=False
+        )
         parser.add_argument("--recipe", type=Path)
         parser.add_argument("--run", type=Path)
         parser.add_argument("--resume", action="store_true")

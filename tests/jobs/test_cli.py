@@ -42,6 +42,14 @@ def test_version(cli: Any, flag: str) -> None:
     assert (answer.code, answer.out, answer.err) == (0, f"bytropix {VERSION}\n", "")
 
 
+def test_a_flag_without_its_value_names_the_command(cli: Any) -> None:
+    """Also where the run and its recipe are looked for ahead of all other flags."""
+    answer = cli("train", "bytes", "--store", "a.bx", "--run")
+
+    assert answer.code == 2
+    assert "usage: bytropix train bytes" in answer.err
+
+
 @pytest.mark.parametrize(
     ("words", "near"),
     [
