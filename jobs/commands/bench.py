@@ -34,7 +34,7 @@ class Bench:
     repeats: int = 5
     """Turns of each measurement."""
     megabytes: float = 64.0
-    """Size of the text to work on, in 10**6 bytes; ingest and stream take four times as much."""
+    """Size of the text to work on, in 10**6 bytes; ingest, stream and remote take four times as much."""
     data: Path | None = None
     """A folder of files to measure on, in place of the sources of Python's standard library."""
     out: Path | None = None
