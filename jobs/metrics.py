@@ -61,8 +61,9 @@ class RunLog:
         self._lines: Any = Silence()
         self._bar: Any = Silence()
         if ranks.speaks:
-            # Steps logged after the checkpoint that a resumed run goes on from are hidden by TensorBoard.
-            self._events = SummaryWriter(str(path), purge_step=first + 1 if first else None)
+            # Steps logged after the checkpoint that a resumed run goes on from are hidden by TensorBoard; so are all
+            # steps of a run that was killed before its first checkpoint.
+            self._events = SummaryWriter(str(path), purge_step=first + 1)
             self._lines = (path / LOG).open("a", encoding="utf-8")
             self._bar = progress_bar("train", steps, unit="step", done=first)
         self._held: list[tuple[int, int, Tensor]] = []
@@ -121,9 +122,7 @@ class RunLog:
         seconds = time.perf_counter() - self._since
         for (step, position, _), nats in zip(self._held, losses, strict=True):
             if not math.isfinite(nats):
-                raise RunError(
-                    f"the loss of step {step} is {nats}; lower --optim.lr and go on from the last checkpoint"
-                )
+                raise RunError(f"the loss of step {step} is {nats}; start a new run with a lower --optim.lr")
             self.scalars(step, {"loss/train_nats": nats})
             self._line({"event": "step", "step": step, "loss_nats": nats, "position": position})
         rates = {"speed/bytes_per_second": self._read / seconds, "time/data_wait_pct": 100 * self._waited / seconds}

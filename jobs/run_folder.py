@@ -32,38 +32,41 @@ class RunFolder:
 
     path: Path
 
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe, source: Source, *, resume: bool) -> "RunFolder":
-        """Make the folder, keep the recipe and what is needed of the store, of a mixture's first one.
+    def admit(self, recipe: Recipe, *, resume: bool) -> None:
+        """Check that a recipe may be trained here; nothing is written.
 
         With `resume`, a run that is there must have the same identity.
 
         Raises:
             RunError: The run exists and `resume` is off, it was made by another recipe, or the place is taken.
         """
-        run = cls(path)
-        if (path / CONFIG).is_file():
+        if (self.path / CONFIG).is_file():
             if not resume:
-                raise RunError(f"{path}: a run is already there; go on with --resume or choose another --run")
-            differs = _first_difference(run.recipe().identity(), recipe.identity())
+                raise RunError(f"{self.path}: a run is already there; go on with --resume or choose another --run")
+            differs = _first_difference(self.recipe().identity(), recipe.identity())
             if differs:
-                raise RunError(f"{path}: made with another config ({differs}); use its values or another --run")
-        elif path.exists() and not (path.is_dir() and _only_ours(path)):
-            raise RunError(f"{path}: exists and is not a run; choose another --run")
-        path.mkdir(parents=True, exist_ok=True)
-        if not (path / STORE).is_file():
+                raise RunError(f"{self.path}: made with another config ({differs}); use its values or another --run")
+        elif self.path.exists() and not (self.path.is_dir() and _only_ours(self.path)):
+            raise RunError(f"{self.path}: exists and is not a run; choose another --run")
+
+    def keep(self, recipe: Recipe, source: Source) -> None:
+        """Write the recipe and what is needed of the store, of a mixture's first one; make the folder if need be.
+
+        What was kept of a store stays as soon as there is a checkpoint: the weights were trained with that.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.checkpoints() and (self.path / STORE).is_file()):
             store = stores_of(source)[0]
             kept: dict[str, Any] = {
                 "name": store.name,
                 "fingerprint": store.fingerprint,
                 "config": store.manifest.config,
-                "patcher": write_patcher(open_storage(path), store.patcher())[0],
+                "patcher": write_patcher(open_storage(self.path), store.patcher())[0],
             }
             if isinstance(source, Mixture):
                 kept["mixture"] = {**facts_of(source), "step_windows": recipe.train.step_windows}
-            write_file(path / STORE, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
-        write_file(path / CONFIG, f"{write_toml(to_plain(recipe))}\n".encode())
-        return run
+            write_file(self.path / STORE, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
+        write_file(self.path / CONFIG, f"{write_toml(to_plain(recipe))}\n".encode())
 
     def recipe(self) -> Recipe:
         """Return the recipe of this run.
@@ -102,10 +105,12 @@ class RunFolder:
     def step_windows(self) -> int | None:
         """Return the windows of a step in which the stages of a begun mixture are counted; None where there is none.
 
+        A run without a checkpoint has not begun: it counts, and keeps, the steps it is started with next.
+
         Raises:
             RunError: store.json is damaged.
         """
-        if not (self.path / STORE).is_file():
+        if not (self.checkpoints() and (self.path / STORE).is_file()):
             return None
         try:
             return int(self._of_store("mixture", {"step_windows": 0})["step_windows"]) or None
@@ -156,11 +161,11 @@ class RunFolder:
         return kept
 
     def forget_after(self, step: int) -> None:
-        """Drop the rows of log.jsonl about later steps: a resumed run takes these steps again."""
+        """Drop the rows of log.jsonl about later steps: a resumed run takes these steps again, at 0 from its start."""
         log = self.path / LOG
         if not log.is_file():
             return
-        kept = [line for line in log.read_text("utf-8").splitlines() if _step_of(line) <= step]
+        kept = [line for line in log.read_text("utf-8").splitlines() if step and _step_of(line) <= step]
         write_file(log, "".join(f"{line}\n" for line in kept).encode())
 
 

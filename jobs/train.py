@@ -44,7 +44,7 @@ ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBack
 
 @dataclass
 class StopFlag:
-    """Set by SIGTERM or Ctrl-C; the loop looks at it after each step."""
+    """Set by SIGTERM or Ctrl-C; the loop looks at it before and after each wait for a batch."""
 
     raised: bool = False
     _before: dict[int, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Training:
     Args:
         recipe: What to train.
         source: Where the bytes come from; of a mixture, the run keeps the patcher of the first store.
-        run: The run folder; made once everything else has been checked.
+        run: The run folder; written to once everything else has been checked.
         resume: Go on from the latest checkpoint, if there is one.
         ranks: All ranks, each of which makes one of these.
 
@@ -92,8 +92,10 @@ class Training:
             torch.manual_seed(recipe.train.seed)
             self.model: ByteModel = build_model(recipe).to(self.device)
             self.patcher = stores_of(source)[0].patcher()
+        self.run = RunFolder(run)
         with ranks.together():
-            self.run = RunFolder.create(run, recipe, source, resume=resume) if ranks.speaks else RunFolder(run)
+            if ranks.speaks:
+                self.run.admit(recipe, resume=resume)
         with ranks.together():
             begun = resume and bool(self.run.checkpoints())
             if begun:
@@ -105,6 +107,12 @@ class Training:
             if begun:
                 self._go_on(self.run.latest())
         self._behind = self.stream.state_dict()
+        self._kept = self.step if begun else None  # step of the newest checkpoint
+        with ranks.together():
+            if ranks.speaks:
+                self.run.keep(recipe, source)
+                if resume:
+                    self.run.forget_after(self.step)
 
     def __call__(self) -> bool:
         """Train to the last step or until told to stop; return whether the last step was reached.
@@ -121,10 +129,11 @@ class Training:
             log.describe(self.model, self.source)
             while self.step < train.steps and self._one_step(batches, log, stop):
                 last = self.step == train.steps
-                if last or (train.evaluate_every and self.step % train.evaluate_every == 0):
-                    self._evaluate(log)
                 if last or self.step % train.checkpoint_every == 0:
                     self._save(log)
+                # After the save: a val split that cannot be read does not take the steps with it.
+                if last or (train.evaluate_every and self.step % train.evaluate_every == 0):
+                    self._evaluate(log)
             if self.step < train.steps:
                 self._save(log)
         return self.step >= train.steps
@@ -163,8 +172,6 @@ class Training:
             for name, now in self._spread().items()
             if state.get("spread", {}).get(name, now) != now
         ]
-        if self.ranks.speaks:
-            self.run.forget_after(self.step)
 
     def _spread(self) -> dict[str, Any]:
         """Return how the work of a step is spread, which any resumed run may change."""
@@ -177,16 +184,21 @@ class Training:
         }
 
     def _save(self, log: RunLog) -> None:
-        """Write a checkpoint of this step."""
+        """Write a checkpoint of this step, unless it is there already."""
+        if self._kept == self.step:
+            return
         with self.ranks.together():
             log.flush()
         state = {"step": self.step, "stream": self._behind, "spread": self._spread()}
         target = self.run.checkpoint(self.step)
         with self.ranks.together():
             save_checkpoint(target, self.recipe, self.model, self.optimizer, state, write=self.ranks.speaks)
+        self._kept = self.step
 
     def _one_step(self, batches: Incoming, log: RunLog, stop: StopFlag) -> bool:
         """Run one optimizer step and log it; return whether it was run, and no rank was told to stop before it."""
+        if self.ranks.sums(stop.raised) != [0]:
+            return False  # before the next batch, which may be long in coming, or damaged
         asked = time.perf_counter()
         with self.ranks.together():
             taken = [next(batches) for _ in range(self.recipe.train.accumulate)]

@@ -1,6 +1,8 @@
 """A run that was killed, stopped or resumed is the run that was never touched."""
 
+import itertools
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +16,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bytropix.datasets.store import Store
+from bytropix.errors import StoreError
+from bytropix.jobs.checkpoint import save_checkpoint
+from bytropix.jobs.incoming import Incoming, incoming
 from bytropix.jobs.recipe import Recipe, TrainConfig
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
@@ -45,6 +50,11 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert first.keys() == second.keys()
         for key, tensor in first.items():
             assert torch.equal(tensor, second[key]), f"{name} {key}"
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """Return all files below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def scalars(run: Path, tag: str) -> list[Any]:
@@ -106,6 +116,78 @@ def rows_so_far(run: Path) -> list[str]:
     """Return the complete rows about steps of a log that is being written."""
     lines = (run / "log.jsonl").read_text("utf-8").split("\n")[:-1]
     return [line for line in lines if '"step":' in line]
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_its_log_anew(
+    recipe: Recipe, store: Store, straight: Path, tmp_path: Path
+) -> None:
+    """No step and no start is there twice, in log.jsonl or in TensorBoard, and the torn last row is gone."""
+    run = tmp_path / "run"
+    settings = changed(recipe, steps=STEPS, log_every=1, evaluate_every=0, sample_bytes=0)
+    training = Training(settings, store, run, resume=False)
+    training._save = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(ZeroDivisionError):
+        training()
+    assert len(losses(run)) == 4
+    with (run / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"event": "st')
+
+    stop_after(Training(settings, store, run, resume=True), 6)
+
+    assert losses(run) == losses(straight)[:6]
+    assert (run / "log.jsonl").read_text("utf-8").count('"start"') == 1
+    assert [point.step for point in scalars(run, "loss/train_nats")] == list(range(1, 7))
+
+
+def test_a_val_split_that_cannot_be_read_does_not_hold_a_run_back(
+    recipe: Recipe, store_path: Path, tmp_path: Path
+) -> None:
+    """Each start ends at an evaluation, but with the steps before it saved."""
+    path = Path(shutil.copytree(store_path, tmp_path / "damaged.bx"))
+    for file in (path / "parts" / "val").glob("*/bytes/c/*"):
+        file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
+    settings = changed(recipe, steps=STEPS, evaluate_every=4, checkpoint_every=4, sample_bytes=0)
+    for step in (4, 8):
+        training = Training(settings, Store.open(path), tmp_path / "run", resume=True)
+        with pytest.raises(StoreError):
+            training()
+        assert RunFolder(tmp_path / "run").latest().name == f"step-{step:08}"
+
+
+def test_a_checkpoint_is_not_written_over_itself(
+    recipe: Recipe, store: Store, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is told to stop right after a save, or right after a resume, does not save that step again."""
+    saved: list[str] = []
+
+    def noted(folder: Path, *arguments: Any, **flags: Any) -> None:
+        saved.append(folder.name)
+        save_checkpoint(folder, *arguments, **flags)
+
+    monkeypatch.setattr("bytropix.jobs.train.save_checkpoint", noted)
+    settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0, checkpoint_every=4)
+    stop_after(Training(settings, store, run, resume=True), 12)
+    resumed = Training(settings, store, run, resume=True)
+    resumed._one_step = lambda *_: False  # type: ignore[method-assign]
+    assert not resumed()
+
+    assert saved == ["step-00000012"]
+
+
+def test_a_run_told_to_stop_does_not_ask_for_another_batch(
+    recipe: Recipe, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one may never come: what was done is saved all the same."""
+
+    def three(*arguments: Any) -> Incoming:
+        yield from itertools.islice(incoming(*arguments), 3)
+        raise StoreError("no more to be had")
+
+    monkeypatch.setattr("bytropix.jobs.train.incoming", three)
+    settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0)
+    stop_after(Training(settings, store, tmp_path / "run", resume=False), 3)
+
+    assert RunFolder(tmp_path / "run").latest().name == "step-00000003"
 
 
 def test_resuming_at_every_step_changes_nothing(recipe: Recipe, store: Store, straight: Path, tmp_path: Path) -> None:
@@ -180,6 +262,7 @@ def test_a_finished_run_resumes_to_its_end_and_further(cli: Any, store_path: Pat
     assert losses(run)[:8] == before
     assert len(losses(run)) == 11
     assert RunFolder(run).latest().name == "step-00000011"
+    assert RunFolder(run).recipe().train.steps == 11
 
 
 def test_the_log_forgets_what_is_done_again(run: Path) -> None:
@@ -221,15 +304,17 @@ def test_a_run_is_not_resumed_with_another_config(
 
 
 def test_a_run_is_not_resumed_on_another_store(cli: Any, run: Path, sources: Path, tmp_path: Path) -> None:
-    """Its stream would go on with other bytes."""
+    """Its stream would go on with other bytes; the run is left as it was, its config too."""
     other = tmp_path / "other.bx"
     words = ("ingest", "bytes", sources, "--out", other, "--workers", 1, "--val-fraction", 0.1)
     assert cli(*words).code == 0
 
-    line = cli("train", "bytes", "--store", other, "--run", run, "--resume").refusal()
+    before = files(run)
+    line = cli("train", "bytes", "--store", other, "--run", run, "--resume", "--train.steps", 30).refusal()
 
     assert str(other) in line
     assert "fingerprint" in line
+    assert files(run) == before
 
 
 def test_a_checkpoint_holds_all_moments_and_the_random_state(run: Path) -> None:

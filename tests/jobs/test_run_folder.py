@@ -21,6 +21,8 @@ from bytropix.errors import RunError
 from bytropix.jobs.recipe import Recipe
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
+from bytropix.pipelines.config import IngestConfig
+from bytropix.pipelines.ingest import ingest_bytes
 
 NOT_PICKLED = (pickle.UnpicklingError, ValueError, KeyError, IndexError, EOFError, AttributeError, ImportError)
 
@@ -189,11 +191,33 @@ def test_an_empty_folder_and_one_that_died_before_its_config_are_room(
     recipe: Recipe, store: Store, tmp_path: Path
 ) -> None:
     """Starting again needs no clearing up."""
-    run = RunFolder.create(tmp_path, recipe, store, resume=False)
-    (run.path / "config.toml").unlink()
-    (run.path / ".writing-config.toml").write_text("model = ")
+    run = RunFolder(tmp_path)
+    run.admit(recipe, resume=False)
+    run.keep(recipe, store)
+    (tmp_path / "config.toml").unlink()
+    (tmp_path / ".writing-config.toml").write_text("model = ")
 
-    assert RunFolder.create(tmp_path, recipe, store, resume=False).recipe() == recipe
+    run.admit(recipe, resume=False)
+    run.keep(recipe, store)
+    assert run.recipe() == recipe
+
+
+def test_a_run_without_checkpoint_keeps_the_store_it_is_resumed_on(
+    recipe: Recipe, store: Store, tmp_path: Path
+) -> None:
+    """Its weights will be trained on that one's patches, so generation cuts as that store does."""
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "a.txt").write_text("".join(f"{number:04} quick jumps\n" for number in range(900)))
+    ingest_bytes([tmp_path / "words"], tmp_path / "other.bx", IngestConfig(val_fraction=0.3))
+    other = Store.open(tmp_path / "other.bx")
+    Training(recipe, store, tmp_path / "run", resume=False)  # killed before its first checkpoint
+    Training(recipe, other, tmp_path / "run", resume=True)
+
+    data = store.parts("train")[0].read("bytes", 0, 3000)
+    kept = RunFolder(tmp_path / "run").patcher()(data)[1]
+    assert kept.shape != store.patcher()(data)[1].shape or (kept != store.patcher()(data)[1]).any()
+    assert (kept == other.patcher()(data)[1]).all()
+    assert json.loads((tmp_path / "run" / "store.json").read_text("utf-8"))["fingerprint"] == other.fingerprint
 
 
 def test_a_moved_run_still_cuts_and_predicts_without_its_store(trained: Path, store: Store, tmp_path: Path) -> None:
@@ -247,5 +271,5 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_one_line(cli: Any, store_p
     save_file({name: tensor * float("nan") for name, tensor in load_file(file).items()}, file)
     line = cli("train", "bytes", "--store", store_path, "--run", run, "--resume", "--train.steps", 12).refusal()
 
-    assert "the loss of step 9 is nan" in line
+    assert "the loss of step 9 is nan; start a new run with a lower --optim.lr" in line  # a resumed one may not
     assert RunFolder(run).latest().name == "step-00000008"
