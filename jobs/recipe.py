@@ -55,7 +55,7 @@ class TrainConfig:
     evaluate_every: int = 200
     """Steps between two evaluations on the val split; 0 for none. The last step is always evaluated."""
     evaluate_bytes: int = 131072
-    """At most this many validation bytes in an evaluation during training."""
+    """At most this many validation bytes in an evaluation during training; 0 for all."""
     checkpoint_every: int = 200
     """Steps between two checkpoints. The last step is always saved."""
     sample_bytes: int = 200
