@@ -65,8 +65,12 @@ class Field:
                     continue
                 try:
                     process = stack.enter_context(LoaderProcess(name, self._folder / f"{LOADERS[name]}.log"))
-                except ModuleNotFoundError as error:
-                    self.absent[name] = f"not installed ({error}); pip install {loader_called(name).package}"
+                except (ModuleNotFoundError, RunError) as error:
+                    if LOADERS[name] in OWN_FILES:
+                        raise
+                    self.absent[name] = str(error)
+                    if isinstance(error, ModuleNotFoundError):
+                        self.absent[name] = f"not installed ({error}); pip install {loader_called(name).package}"
                     continue
                 self._processes[LOADERS[name]] = process
             written: set[str] = set()

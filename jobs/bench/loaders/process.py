@@ -11,10 +11,12 @@ with it. Where processes cannot be forked they are started anew, and import agai
 import json
 import multiprocessing
 import os
-import select
+import queue
 import subprocess
 import sys
+import threading
 import traceback
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -58,7 +60,7 @@ class LoaderProcess:
 
     Raises:
         ModuleNotFoundError: The library is not installed.
-        RunError: The process does not start.
+        RunError: Its import fails, or the process does not start.
     """
 
     def __init__(self, name: str, log: Path) -> None:
@@ -72,10 +74,15 @@ class LoaderProcess:
                 text=True,
                 bufsize=1,
             )
-        answer = self._answer(name)
-        if "missing" in answer:
-            self.close()
-            raise ModuleNotFoundError(answer["missing"])
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        with ExitStack() as stack:
+            stack.push(self)
+            answer = self._answer(name)
+            if "missing" in answer:
+                raise ModuleNotFoundError(answer["missing"])
+            stack.pop_all()
 
     def do(self, job: Job) -> dict[str, Any]:
         """Do a job and return what it found.
@@ -84,10 +91,7 @@ class LoaderProcess:
             RunError: It failed, ended or gave no answer for a quarter of an hour.
         """
         print(json.dumps(asdict(job)), file=self._pipe(self._process.stdin), flush=True)
-        answer = self._answer(job.loader)
-        if "error" in answer:
-            raise RunError(f"loader {job.loader}: {answer['error']}; {self._log} may say more")
-        return answer
+        return self._answer(job.loader)
 
     def close(self) -> None:
         """End the process."""
@@ -97,7 +101,7 @@ class LoaderProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._pipe(self._process.stdout).close()
+        self._reader.join(10)
 
     def __enter__(self) -> "LoaderProcess":
         return self
@@ -106,16 +110,25 @@ class LoaderProcess:
         self.close()
 
     def _answer(self, name: str) -> dict[str, Any]:
-        out = self._pipe(self._process.stdout)
-        ready, _, _ = select.select([out], [], [], PATIENCE_SECONDS)
-        line = out.readline() if ready else ""
+        try:
+            line, how = self._lines.get(timeout=PATIENCE_SECONDS), "ended"
+        except queue.Empty:
+            line, how = "", f"gave no answer for {PATIENCE_SECONDS:.0f} s"
         if not line:
             self._process.kill()
             self._process.wait()
-            how = "ended" if ready else f"gave no answer for {PATIENCE_SECONDS:.0f} s"
             raise RunError(f"loader {name}: its process {how}; {self._log} may say why")
         found: dict[str, Any] = json.loads(line)
+        if "error" in found:
+            raise RunError(f"loader {name}: {found['error']}; {self._log} may say more")
         return found
+
+    def _read(self) -> None:
+        """Queue the lines of the process, an empty one at the end; in a thread, as not all systems can poll a pipe."""
+        with self._pipe(self._process.stdout) as out:
+            for line in out:
+                self._lines.put(line)
+        self._lines.put("")
 
     @staticmethod
     def _pipe(pipe: IO[str] | None) -> IO[str]:
@@ -128,14 +141,15 @@ def _serve(name: str) -> None:
     # Libraries print: our answers get the pipe, and whatever else goes to stdout joins stderr.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    import torch.utils.data
-
-    torch.set_num_threads(1)
+    _import_torch()
     base = held_bytes() or 0
     try:
         loader_called(name).load()
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         print(json.dumps({"missing": str(error)}), file=answers)
+        return
+    except Exception as error:  # what the import of a library raises that does not fit this machine
+        print(json.dumps(_failure(error)), file=answers)
         return
     print(json.dumps({}), file=answers)
     multiprocessing.set_start_method("fork" if hasattr(os, "fork") else "spawn", force=True)
@@ -157,10 +171,25 @@ def _run(line: str, base: int, answers: "Connection[Any, Any]") -> None:
     """Do one job and send what it found; `base` is what a process that has imported torch alone holds."""
     try:
         told = json.loads(line)
-        answers.send(_done(Job(**(told | {"plan": Plan(**told["plan"])})), base))
-    except Exception as error:  # of any library: the answer is one line of it, the rest is in the log
-        traceback.print_exc()
-        answers.send({"error": f"{type(error).__name__}: {error}".splitlines()[0]})
+        job = Job(**(told | {"plan": Plan(**told["plan"])}))
+        if not hasattr(os, "fork"):  # started anew, nothing is imported yet
+            _import_torch()
+            loader_called(job.loader).load()
+        answers.send(_done(job, base))
+    except Exception as error:  # of any library
+        answers.send(_failure(error))
+
+
+def _import_torch() -> None:
+    import torch.utils.data
+
+    torch.set_num_threads(1)
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    """Return the answer to what went wrong, one line of it; the rest goes to the log."""
+    traceback.print_exception(error)
+    return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
 def _done(job: Job, base: int) -> dict[str, Any]:

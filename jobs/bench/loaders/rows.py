@@ -44,7 +44,7 @@ class Loader:
         name: What the table calls it.
         about: How it is run, for people.
         stored: The folder or file of its format; loaders may share one.
-        load: Imports what it needs, before any clock starts; raises ImportError where it is not installed.
+        load: Imports what it needs, before any clock starts; raises ModuleNotFoundError if not installed.
         package: What to install then.
         write: Makes `stored` in a folder from the file of rows; both are given.
         open: Opens `stored`, in the folder that is given, and returns what iterates over it.
