@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-Place = Literal["rows", "ratios", "not_installed"]
+Place = Literal["rows", "variants", "ratios", "not_installed"]
 """Under which key of the JSON a row stands."""
 Clock = Literal["wall", "processor"]
 """What one core does is told in processor time, which other work on the machine disturbs less."""

@@ -1,6 +1,7 @@
 """Shuffled rows of 4 KiB from our stores, beside what else reads them: the same bytes, each loader in its own process.
 
-text -> file of rows -> every loader's own format -> runs in turns: warm, with workers, cold -> a row each
+text -> file of rows -> every loader's own format -> runs in turns: warm without workers -> `rows`, one a loader
+                                                  -> with workers, no prefetch, cold -> `variants`
                                                   -> ratios turn by turn, against the targets
 """
 
@@ -23,7 +24,10 @@ Found = dict[Run, list[dict[str, Any]]]
 
 
 def bench_stream(settings: BenchSettings) -> list[BenchRow]:
-    """Set all loaders side by side: warm and without workers first, then two workers, prefetch off, cold."""
+    """Set all loaders side by side: warm and without workers first, then two workers, prefetch off, cold.
+
+    Under `rows` each loader stands once, as it is run first; all other ways are `variants`.
+    """
     text = some_text(settings.data, int(TIMES * settings.megabytes * 1e6))
     n_bytes = ROW_BYTES * write_rows(settings.folder / ROWS_FILE, text)
     fewer = max(1, settings.repeats // 2)
@@ -34,13 +38,12 @@ def bench_stream(settings: BenchSettings) -> list[BenchRow]:
         watched = {run: field.watch(run) for run in found if not run.cold}
         resumed = field.first_batches(_resumed(n_bytes), settings.repeats)
         absent = field.absent
-    shown = [run for run in found if run.loader not in absent]
-    rows = [_row(run, found[run], watched.get(run, {})) for run in shown]
+    rows = [_row(run, turns, watched.get(run, {})) for run, turns in found.items() if run.loader not in absent]
     if settings.png is not None:
         from bytropix.jobs.bench.stream_chart import draw
 
         about = f"batch {BATCH}, warm page cache, no worker processes; {n_bytes / 1e6:.0f} MB on {os.cpu_count()} cores"
-        draw([row for row, run in zip(rows, shown, strict=True) if run in first], settings.png, about)
+        draw([row for row in rows if row.place == "rows"], settings.png, about)
     rows += _ratios(found, n_bytes) + _limits(rows) + _resumes(resumed)
     return rows + [
         BenchRow(name=f"stream: {name}", value=None, unit="rows/s", note=reason, place="not_installed")
@@ -98,7 +101,19 @@ def _row(run: Run, turns: list[dict[str, Any]], watched: dict[str, Any]) -> Benc
         said.append(f"{watched['memory_mib']:.0f} MiB")
     if watched:
         said.append("complete" if watched["complete"] else "NOT COMPLETE")
-    return BenchRow(name=f"stream: {_caption(run)}", value=rate, unit="rows/s", note=", ".join(said), figures=figures)
+    return BenchRow(
+        name=f"stream: {_caption(run)}",
+        value=rate,
+        unit="rows/s",
+        note=", ".join(said),
+        figures=figures,
+        place="rows" if _is_first(run) else "variants",
+    )
+
+
+def _is_first(run: Run) -> bool:
+    """Return whether a loader is run as in the first table: warm, without workers, nothing of it switched off."""
+    return run.plan == Plan() and not run.cold
 
 
 def _median_or_none(values: list[float | None]) -> float | None:
@@ -114,7 +129,7 @@ def _caption(run: Run) -> str:
 
 def _ratios(found: Found, n_bytes: int) -> list[BenchRow]:
     """Return the ratios of rates that have a target, from turns of the same round."""
-    named = {run.loader: run for run in found if run.plan == Plan() and not run.cold}
+    named = {run.loader: run for run in found if _is_first(run)}
     bounds = [
         ("bytropix", "memmap-batched", 0.8),
         ("bytropix+crc", "memmap", 1.4),
@@ -146,7 +161,7 @@ def _against(found: Found, ours: Run, other: Run, bound: float, n_bytes: int) ->
 def _limits(rows: list[BenchRow]) -> list[BenchRow]:
     """Return what ours is to keep by itself: the first batch and memory."""
     limits = [("first_batch_ms", "first batch", "ms", 50), ("memory_mib", "memory beyond torch", "MiB", 300)]
-    chosen = {row.figures["loader"]: row for row in reversed(rows) if row.figures["loader"] in OURS}
+    chosen = {row.figures["loader"]: row for row in rows if row.place == "rows"}
     return [
         BenchRow(
             name=f"stream: {loader}, {what}",

@@ -44,7 +44,7 @@ class Bench:
     png: Path | None = None
     """Where to draw the table of `stream` as well, as a PNG."""
     json: bool = False
-    """Print one JSON object."""
+    """Print one JSON object; of `stream`, `rows` hold each loader once, `variants` the other ways to run it."""
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
