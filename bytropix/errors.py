@@ -54,7 +54,7 @@ class StoreError(BytropixError):
 
 
 class UnreachableError(StoreError):
-    """A store on a server that refuses, or does not answer; nothing is known of the store itself."""
+    """A store that cannot be asked: its server refuses or does not answer, or too many files are open here already."""
 
 
 class RunError(BytropixError):

@@ -25,6 +25,7 @@ from bytropix.errors import StoreError
 ArrayName = Literal["bytes", "starts"]
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 16  # decoding keeps cores busy, a network wants many questions under way
+LEAST_MAPPED = 1 << 20  # bytes; a gather may touch thousands of smaller parts, whose blocks are copied instead
 MOST_MAPPED = 64  # parts kept from call to call; a round of the order touches 48 places
 NEW, MAPPED, FETCHED, LOST = range(4)  # what is known of a part
 
@@ -96,6 +97,7 @@ class BlockTable:
     ) -> None:
         self._parts, self._name, self._capacity, self._quarantine = parts, name, capacity, quarantine
         self._block_bytes, self._remote = block_bytes, remote
+        self._sizes = sizes
         stored = sizes if name == "bytes" else (sizes + 7) >> 3
         self._first_block = np.concatenate(([0], np.cumsum(-(-stored // block_bytes))))
         self._kind = np.zeros(sizes.size, dtype=np.uint8)
@@ -145,7 +147,7 @@ class BlockTable:
             source = None
             try:
                 source = self._parts[part]
-                if not source.mapped:
+                if not source.mapped or self._sizes[part] < LEAST_MAPPED:
                     self._kind[part] = FETCHED
                     continue
                 view = source.whole(self._name)
@@ -212,7 +214,8 @@ class BlockTable:
         source = None
         try:
             source = self._parts[part]
-            return source.block(self._name, index)
+            found = source.block(self._name, index)
+            return found.copy() if self._kind[part] == FETCHED and source.mapped else found
         except StoreError as error:
             self._quarantine.add(Damage(_place(source, part), self._name, index, 1, str(error)), error)
             return None

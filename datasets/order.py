@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bytropix.datasets.lanes import LaneOrder
 from bytropix.datasets.windows import Cut, Runs
 
+_NEAR_BYTES = 1 << 17
 ORDER_VERSION = 2  # of what a position means; a state of another one cannot be continued
 
 
@@ -56,5 +57,7 @@ class WindowOrder:
         return self._blocks(self._lanes.at_hand(position, residue=residue, ranks=ranks))
 
     def _blocks(self, firsts: NDArray[np.int64]) -> Runs:
-        """Return all rows of blocks."""
-        return self._cut.runs((firsts[:, None] + np.arange(self._lanes.block_windows)).ravel())
+        """Return rows of blocks, near enough to each other to touch all bytes that are kept together."""
+        last = self._lanes.block_windows - 1
+        some = np.append(np.arange(0, last, max(1, _NEAR_BYTES // self._lanes.width)), last)
+        return self._cut.runs((firsts[:, None] + some).ravel())

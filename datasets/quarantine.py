@@ -62,7 +62,8 @@ class Quarantine:
         if self.checks != "quarantine" or isinstance(error, UnreachableError):
             raise error
         with self._lock:
-            self.found.append(damage)
+            if damage not in self.found:  # after another error, what was found with it is met again
+                self.found.append(damage)
             count = sum(one.blocks for one in self.found)
         if count > self.budget:
             over = StoreError(

@@ -13,6 +13,9 @@ from bytropix.errors import StoreError
 _MEANT = {"fingerprint": "store, or stores, weights and begun stages of a mixture,"}
 
 
+_MOST = 1 << 40  # epochs, windows or bytes: far beyond any training, and no sum or product of them overflows
+
+
 class StreamWarning(UserWarning):
     """What a stream did where it could not continue exactly."""
 
@@ -58,12 +61,13 @@ class StreamState:
         Raises:
             StoreError: There is no such position.
         """
-        if self.context == here.context and self.position >= (windows or 1 << 62):
+        most = windows or _MOST
+        if (self.context == here.context and self.position >= most) or self.epoch * most >= 1 << 62:
             raise damaged(self, f"an epoch has {windows} windows", place=place)
         if self.context == here.context or not self.position:
             return replace(self, context=here.context), ""
         delivered = self.position * (self.context + 1)
-        position = min(-(-delivered // (here.context + 1)), windows or 1 << 62)
+        position = min(-(-delivered // (here.context + 1)), most)
         changed = f"the context was {self.context} and is {here.context} now: windows are cut and shuffled anew"
         if not windows:
             notice = (
@@ -72,7 +76,7 @@ class StreamState:
             )
             return replace(self, context=here.context, position=position), notice
         notice = (
-            f"{changed}. Of epoch {self.epoch}, {delivered} bytes had been delivered, and "
+            f"{changed}. Of epoch {self.epoch}, about {delivered} bytes had been delivered, and "
             f"{(windows - position) * (here.context + 1)} more follow, some of them for a second time and others not "
             "at all; from the next epoch on each byte comes once"
         )
@@ -94,8 +98,8 @@ def read_state(
         StoreError: The state is of something else, damaged, or no state at all.
     """
     try:
-        epoch, position, seed, context = (int(state[name]) for name in ("epoch", "position", "seed", "context"))
-        lead = None if state.get("lead") is None else int(state["lead"])
+        epoch, position, seed, context = (_whole(state[name]) for name in ("epoch", "position", "seed", "context"))
+        lead = None if state.get("lead") is None else _whole(state["lead"])
         there = {name: state[name] for name in ("fingerprint", "split")} | {"pack": state.get("pack", "bytes")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{place}: not the state of a byte stream: {state!r}") from error
@@ -121,9 +125,16 @@ def read_state(
         split=here.split,
         pack=here.pack,
     )
-    if epoch < 0 or position < 0 or context < 1 or (lead is not None and lead < 0):
+    if not (0 <= epoch < _MOST and 0 <= position < _MOST and 1 <= context < _MOST and 0 <= (lead or 0) < _MOST):
         raise damaged(found, f"context {context}", place=place)
     return found
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number. Raises TypeError for all else, also for numbers that would have to be rounded."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
 
 
 def damaged(state: StreamState, why: str, *, place: str) -> StoreError:

@@ -7,6 +7,8 @@ epochs: unless told otherwise the last short batch of an epoch is filled up with
 every batch has the same shape and every byte is delivered exactly once an epoch.
 """
 
+import os
+import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -29,7 +31,7 @@ from bytropix.datasets.quarantine import Checks, Damage, Quarantine
 from bytropix.datasets.state import StreamState, StreamWarning, read_state
 from bytropix.datasets.store import Store
 from bytropix.datasets.windows import Runs
-from bytropix.errors import StoreError
+from bytropix.errors import ConfigError, StoreError
 
 _CHUNK_BYTES = 16 << 20  # gathered at a time: what a chunk costs besides copying is as much as gathering a megabyte
 _CHUNK_BATCHES = 128  # thousands of tiny batches made ahead would keep a training waiting at its start and end
@@ -115,7 +117,9 @@ class ByteStream(IterableDataset[ByteBatch]):
         )
         self._prefetch = prefetch
         self._position = 0
-        self._lead: int | None = None  # batches between the position and the next one of this reader, if it is known
+        self._lead: int | None = None  # of a loader's worker: batches between the position and its next one, if known
+        self._reads = False
+        self._process = os.getpid()
         self._use_seed(seed)
 
     @property
@@ -151,6 +155,8 @@ class ByteStream(IterableDataset[ByteBatch]):
         """
         worker = get_worker_info()
         lane, lanes = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        if worker is not None:
+            self._settle()
         first = lane if self._lead is None else self._lead
         tasks = self._tasks(self._position, first, lanes)
         self._ask_ahead(self._position, first)
@@ -164,11 +170,32 @@ class ByteStream(IterableDataset[ByteBatch]):
                     return
                 for following, batch in chunk:
                     self._position = following
-                    self._lead = lanes - 1
+                    self._lead = None if worker is None else lanes - 1
                     yield batch
 
+    def _settle(self) -> None:
+        """Make a loader's worker ready to read.
+
+        Raises:
+            ConfigError: It has read before, and went further than what its loader delivered.
+        """
+        if os.getpid() != self._process:  # forked: threads of the first process may have been at work on what is here
+            self.__dict__ = pickle.loads(pickle.dumps(self)).__dict__
+        if self._reads:
+            raise ConfigError(
+                "persistent_workers: a worker has read ahead of what was delivered, and cannot begin anew; make the "
+                "loader without them, or go on with the iterator that there is"
+            )
+        self._reads = True
+
     def skip(self, batches: int) -> None:
-        """Move on by some batches, such as those that a loader's workers delivered; iterate anew afterwards."""
+        """Move on by some batches, such as those that a loader's workers delivered; iterate anew afterwards.
+
+        Raises:
+            ConfigError: `batches` is negative.
+        """
+        if batches < 0:
+            raise ConfigError(f"a stream cannot go back: skip {batches} batches")
         if batches:
             first, sizes = self._batches.at(self._position, np.array([batches - 1]))
             self._position = int(first[0] + sizes[0])
@@ -199,6 +226,7 @@ class ByteStream(IterableDataset[ByteBatch]):
         self._use_seed(found.seed)
         self._position = moved.epoch * self.windows + moved.position
         self._lead = found.lead
+        self._reads = False
 
     def _state(self) -> StreamState:
         epoch, position = divmod(self._position, self.windows) if self.windows else (0, self._position)
@@ -223,7 +251,8 @@ class ByteStream(IterableDataset[ByteBatch]):
         The first chunk is one batch, which comes soon.
         """
         yield start, np.array([first])
-        batches = min(max(1, _CHUNK_BYTES // (self._batches.rows * (self.context + 1))), _CHUNK_BATCHES)
+        row_bytes = (self.context + 1) * (3 if self.pack == "documents" else 1)  # their numbers take two bytes each
+        batches = min(max(1, _CHUNK_BYTES // (self._batches.rows * row_bytes)), _CHUNK_BATCHES)
         for number in count(first + stride, batches * stride):
             yield start, number + stride * np.arange(batches)
 

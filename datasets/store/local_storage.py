@@ -5,6 +5,7 @@ write beside under a name of its own -> flush to disk -> rename -> flush the fol
 Names beside are unique, since two workers may write one part: one that a cluster has given up may still be alive.
 """
 
+import errno
 import os
 import shutil
 import uuid
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from bytropix.datasets.store.commit import BESIDE, flush, flush_folder, rename, room_for, write_pieces
 from bytropix.datasets.store.ranges import MappedFile
 from bytropix.datasets.store.schema import FileRecord
-from bytropix.errors import StoreError
+from bytropix.errors import StoreError, UnreachableError
 
 if TYPE_CHECKING:
     from bytropix.datasets.store.storage import StoredFile
@@ -73,6 +74,11 @@ class LocalStorage:
                 return np.empty(0, np.uint8)
             return np.memmap(path, np.uint8, mode="r")
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise UnreachableError(
+                    f"{path}: cannot be opened beside all else that is open ({error.strerror}); allow more, as with "
+                    "`ulimit -n 4096`"
+                ) from error
             raise StoreError(f"{path}: cannot be read ({error}); restore it or ingest again") from error
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:

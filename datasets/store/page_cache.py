@@ -57,6 +57,9 @@ def cache_limit() -> int:
     return int(told)
 
 
+REFUSED_SECONDS = 5  # where there was no room, the folder is not looked through again for so long
+
+
 class PageCache:
     """See the module. Safe for threads and processes.
 
@@ -74,6 +77,7 @@ class PageCache:
         self.folder, self.limit = folder, limit
         self.usable = limit > 0
         self._lock = threading.Lock()
+        self._again = 0.0  # when there may be room again
         self._room = 0  # bytes that may be written before the folder is looked through again
 
     def get(self, key: str, length: int) -> bytes | None:
@@ -101,7 +105,10 @@ class PageCache:
         path = self._path(key)
         beside = path.with_name(f"{BESIDE}{uuid.uuid4().hex}")
         try:
+            if time.monotonic() < self._again:
+                return
             if not self._take_room(HEADER.size + len(content)):
+                self.usable, self._again = False, time.monotonic() + REFUSED_SECONDS
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

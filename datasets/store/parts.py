@@ -6,6 +6,7 @@ A store may have millions of parts: what is kept of all of them is a few bytes e
 """
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
@@ -20,8 +21,11 @@ from bytropix.datasets.store.schema import FileRecord, PartRecord
 from bytropix.datasets.store.storage import Storage
 from bytropix.errors import StoreError
 
-OPEN_PARTS = 128  # each takes some of the 1,024 files that a process may have open by default
+OPEN_PARTS = 256  # of all splits and stores; each takes some of the 1,024 files that a process may have open by default
 FEW_FILES = 2  # asked for one by one; of more, a remote folder is listed
+
+
+_ALL: "weakref.WeakSet[Parts]" = weakref.WeakSet()
 
 
 class Parts(Sequence[Part]):
@@ -53,6 +57,7 @@ class Parts(Sequence[Part]):
         self._listed = isinstance(records, Rows)
         self._whole = np.zeros(len(numbers), np.bool_)  # whether a part's files were there with their sizes
         self._open: OrderedDict[int, Part] = OrderedDict()
+        _ALL.add(self)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -76,7 +81,7 @@ class Parts(Sequence[Part]):
         opened = self._opened(place)
         with self._lock:
             found = self._open.setdefault(place, opened)  # another thread may have been faster
-            if len(self._open) > OPEN_PARTS:
+            while len(self._open) > max(1, OPEN_PARTS // sum(1 for parts in list(_ALL) if parts._open)):
                 self._open.popitem(last=False)
         return found
 

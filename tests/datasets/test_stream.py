@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,37 @@ def test_two_spawned_workers_are_the_bare_stream(store_paths: dict[str, Path]) -
     assert expected[18:] == plain(islice(loader_of(restored, 2), 6))
 
 
+def test_a_stream_that_was_read_can_be_given_to_forked_workers(store_paths: dict[str, Path]) -> None:
+    """Workers that are copies of this process begin where it stands, each in its own place, as spawned ones do."""
+    stream = stream_of(Store.open(store_paths["none"]))
+    expected = plain(islice(stream_of(stream._source), 12))
+    batches = iter(stream)
+    taken = plain(islice(batches, 3))  # threads of this process are at work while it forks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that forking with threads is no good idea
+        loader = DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context="fork")
+        found = plain(islice(loader, 9))
+
+    assert expected == taken + found
+
+
+def test_persistent_workers_are_refused_a_second_pass(store_paths: dict[str, Path]) -> None:
+    """They have read further than what was delivered: going on from there would lose batches in silence."""
+    stream = stream_of(Store.open(store_paths["none"]))
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=1, persistent_workers=True, multiprocessing_context="spawn"
+    )
+    list(islice(loader, 2))
+    with pytest.raises(ConfigError, match="persistent_workers"):
+        list(islice(loader, 2))
+
+
+def test_a_stream_goes_forward_only(store: Store) -> None:
+    """Skipping fewer than none is refused."""
+    with pytest.raises(ConfigError, match="cannot go back: skip -5 batches"):
+        stream_of(store).skip(-5)
+
+
 def test_dropped_iterator_ends_its_threads(store: Store) -> None:
     """Neither a finished loop, a closed nor a forgotten iterator leaves a thread behind."""
     for _ in range(3):
@@ -287,6 +319,8 @@ def test_dropped_iterator_ends_its_threads(store: Store) -> None:
         ({"pack": "documents"}, "the pack of this stream is bytes, the state to resume from has documents"),
         ({"order": 1}, "counts windows in order 1, this version reads in order 2"),
         ({"position": 10**9}, "damaged: position 1000000000 of epoch 0"),
+        ({"epoch": 10**20}, "damaged: position 0 of epoch 100000000000000000000"),
+        ({"position": 1.5}, "not the state of a byte stream"),
         ({"position": -1}, "damaged: position -1"),
         ({"epoch": -1}, "damaged: position 0 of epoch -1"),
         ({"seed": "many"}, "not the state of a byte stream"),
@@ -327,7 +361,7 @@ def test_another_context_goes_on_and_says_how(store: Store) -> None:
     for _ in range(4):
         next(batches)
     longer = stream_of(store, context=2 * CONTEXT + 1)
-    with pytest.warns(StreamWarning, match="the context was 64 and is 129 now.* Of epoch 0, 12480 bytes"):
+    with pytest.warns(StreamWarning, match="the context was 64 and is 129 now.* Of epoch 0, about 12480 bytes"):
         longer.load_state_dict(stream.state_dict())
 
     assert longer.state_dict()["position"] == 4 * BATCH // 2
