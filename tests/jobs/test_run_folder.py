@@ -215,7 +215,7 @@ def test_a_run_without_checkpoint_keeps_the_store_it_is_resumed_on(
 
     data = store.parts("train")[0].read("bytes", 0, 3000)
     kept = RunFolder(tmp_path / "run").patcher()(data)[1]
-    assert kept.shape != store.patcher()(data)[1].shape or (kept != store.patcher()(data)[1]).any()
+    assert (kept != store.patcher()(data)[1]).any()
     assert (kept == other.patcher()(data)[1]).all()
     assert json.loads((tmp_path / "run" / "store.json").read_text("utf-8"))["fingerprint"] == other.fingerprint
 
