@@ -64,7 +64,8 @@ class ByteStream(IterableDataset[ByteBatch]):
         pack: How the split is cut into windows: "bytes" every `context` + 1 bytes, "documents" so that a document that
             fits in a window is never split, several to a window (bytropix.datasets.packing).
         checks: Each block is checked once, when it is first touched. "raise": damage is an error. "quarantine": rows
-            that touch a damaged block come empty (length 0) and are counted. "off": mapped blocks are not checked.
+            that touch a damaged block come empty (length 0) and are counted. "off": mapped blocks are not checked, but
+            those of parts below 1 MiB are.
         budget: Most damaged blocks that quarantine may leave out; one more is an error.
         cache_bytes: Decoded text of compressed or remote parts to keep. An epoch that fits is decoded once; a larger
             one is decoded each time, from 96 MiB for one rank on each block once an epoch.
