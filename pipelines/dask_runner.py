@@ -31,7 +31,7 @@ LOST_WORKERS = 3  # that a task may take along on a cluster of ours before it is
 SETTINGS = {
     # The documents of a part are listed in its task: 20 bytes each, above dask's mark for very short ones.
     "distributed.admin.large-graph-warning-threshold": "1 GiB",
-    # A worker holds no task but the one it works on, so that no other is blamed for its death.
+    # Once a worker is lost the others are given one task at a time, so that fewer are blamed for the next death.
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.allowed-failures": LOST_WORKERS - 1,
 }
@@ -150,7 +150,8 @@ class DaskRunner:
         except distributed.KilledWorker as error:
             name = str(error.task).split("-", 2)[2]
             raise StoreError(
-                f"{name}: {error.allowed_failures + 1} workers died over it (out of memory?); "
+                # The scheduler also blames a task that was next in line on each of these workers.
+                f"{name}: {error.allowed_failures + 1} workers died over it or a task beside it (out of memory?); "
                 "run again with --resume and a smaller --part-bytes, or workers with more memory"
             ) from error
         except ModuleNotFoundError as error:  # one that has joined since they were asked
