@@ -14,19 +14,22 @@ ARRAYS = {"numpy", "numba"}
 # Room -> what its modules may import besides themselves, the standard library and PLAIN. The most exact room counts.
 MAY_IMPORT: dict[str, set[str]] = {
     "bytropix": {"torch"} | ARRAYS,
+    "bytropix/gaad": {"torch"} | ARRAYS,
     "bytropix/geometry": {"torch"},
     "bytropix/patching": ARRAYS,
     "bytropix/nesting": {"torch", "bytropix.geometry", "bytropix.kernels"} | ARRAYS,
     "bytropix/byte_lm": {"torch", "bytropix.nesting", "bytropix.patching", "bytropix.kernels"} | ARRAYS,
     "bytropix/optim": {"torch", "bytropix.geometry"},
-    "datasets/store": {"bytropix.patching", "fsspec", "google_crc32c", "numcodecs", "zarr"} | ARRAYS,
+    "datasets/store": {"bytropix.patching", "av", "fsspec", "google_crc32c", "numcodecs", "PIL", "zarr"} | ARRAYS,
     "datasets": {"torch", "llvmlite", "bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
     "pipelines": {"bytropix.patching", "bytropix.datasets.store", "dask", "datasketch", "distributed", "fsspec"}
     | ARRAYS,
+    "pipelines/decoders": {"numpy", "av", "decord"},
+    "pipelines/video": {"bytropix.gaad", "bytropix.datasets.store", "bytropix.pipelines", "av"} | ARRAYS,
     "pipelines/sources": {"bytropix.datasets.store.tar_walk", "fsspec", "pyarrow", "warcio", "zstandard"} | ARRAYS,
     "jobs": {"bytropix", "torch", "tyro", "tqdm", "safetensors", "tensorboard", "google_crc32c", "zarr", "geoopt"}
     | {"distributed", "hypothesis", "jinja2", "litdata", "markupsafe", "numcodecs", "psutil", "pyarrow", "streaming"}
-    | {"PIL", "warcio", "webdataset", "zstandard"}
+    | {"PIL", "av", "decord", "warcio", "webdataset", "zstandard"}
     | ARRAYS,
 }
 MODULES = sorted(

@@ -1,0 +1,1 @@
+"""Video decoders, each behind one interface, in a process of their own."""

@@ -1,0 +1,1 @@
+"""From videos to stores of clips with region maps."""
