@@ -11,13 +11,29 @@ from bytropix.datasets.order import ORDER_VERSION
 from bytropix.errors import StoreError
 
 _MEANT = {"fingerprint": "store, or stores, weights and begun stages of a mixture,"}
-
-
+_OLDER = {"pack": "bytes"}  # what a state of an older version means by saying nothing
 _MOST = 1 << 40  # epochs, windows or bytes: far beyond any training, and no sum or product of them overflows
 
 
 class StreamWarning(UserWarning):
     """What a stream did where it could not continue exactly."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where any stream stands.
+
+    Attributes:
+        epoch: Epochs that have been delivered.
+        position: Rows delivered in the present one, by all ranks together.
+        seed: Names the order.
+        lead: In a loader's worker, the global batches between this place and the worker's next one.
+    """
+
+    epoch: int
+    position: int
+    seed: int
+    lead: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,17 +113,46 @@ def read_state(
     Raises:
         StoreError: The state is of something else, damaged, or no state at all.
     """
+
+    def wanted(position: int) -> dict[str, str]:
+        return {"fingerprint": fingerprint(position), "split": here.split, "pack": here.pack}
+
+    found = read_place(state, wanted, place=place, stream="byte stream")
     try:
-        epoch, position, seed, context = (_whole(state[name]) for name in ("epoch", "position", "seed", "context"))
+        context = _whole(state["context"])
+    except (KeyError, TypeError) as error:
+        raise _foreign(state, place=place, stream="byte stream") from error
+    whole = replace(here, **asdict(found), context=context, fingerprint=fingerprint(found.position))
+    if not 1 <= context < _MOST:
+        raise damaged(whole, f"context {context}", place=place)
+    return whole
+
+
+def read_place(
+    state: Mapping[str, Any], wanted: Callable[[int], Mapping[str, str]], *, place: str, stream: str
+) -> Place:
+    """Return the place that a state names, in a stream of what the state is about.
+
+    Args:
+        state: Plain data, perhaps of long ago.
+        wanted: What a state must be about to go on here, by name, given its position.
+        place: What is read, for messages.
+        stream: The kind of stream, for messages.
+
+    Raises:
+        StoreError: The state is of something else, damaged, or no state at all.
+    """
+    try:
+        epoch, position, seed = (_whole(state[name]) for name in ("epoch", "position", "seed"))
         lead = None if state.get("lead") is None else _whole(state["lead"])
-        there = {name: state[name] for name in ("fingerprint", "split")} | {"pack": state.get("pack", "bytes")}
+        expected = wanted(position)
+        there = {name: state[name] if name in state else _OLDER[name] for name in expected}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{place}: not the state of a byte stream: {state!r}") from error
-    wanted = {"fingerprint": fingerprint(position), "split": here.split, "pack": here.pack}
+        raise _foreign(state, place=place, stream=stream) from error
     for name, value in there.items():
-        if value != wanted[name]:
+        if value != expected[name]:
             raise StoreError(
-                f"{place}: the {name} of this stream is {wanted[name]}, the state to resume from has {value}; "
+                f"{place}: the {name} of this stream is {expected[name]}, the state to resume from has {value}; "
                 f"use the {_MEANT.get(name, name)} that it was taken with, or start a new run"
             )
     if state.get("order") != ORDER_VERSION:
@@ -115,18 +160,9 @@ def read_state(
             f"{place}: the state to resume from counts windows in order {state.get('order', 1)}, this version reads in "
             f"order {ORDER_VERSION}; go on with the version of bytropix that it was taken with, or start a new run"
         )
-    found = StreamState(
-        epoch=epoch,
-        position=position,
-        seed=seed,
-        context=context,
-        lead=lead,
-        fingerprint=wanted["fingerprint"],
-        split=here.split,
-        pack=here.pack,
-    )
-    if not (0 <= epoch < _MOST and 0 <= position < _MOST and 1 <= context < _MOST and 0 <= (lead or 0) < _MOST):
-        raise damaged(found, f"context {context}", place=place)
+    found = Place(epoch=epoch, position=position, seed=seed, lead=lead)
+    if not (0 <= epoch < _MOST and 0 <= position < _MOST and 0 <= (lead or 0) < _MOST):
+        raise damaged(found, "which no stream reaches", place=place)
     return found
 
 
@@ -137,7 +173,12 @@ def _whole(value: Any) -> int:
     return value
 
 
-def damaged(state: StreamState, why: str, *, place: str) -> StoreError:
+def _foreign(state: object, *, place: str, stream: str) -> StoreError:
+    """Return the error about something that is no state."""
+    return StoreError(f"{place}: not the state of a {stream}: {state!r}")
+
+
+def damaged(state: Place | StreamState, why: str, *, place: str) -> StoreError:
     """Return the error about a state that cannot be one."""
     return StoreError(
         f"{place}: the state to resume from is damaged: position {state.position} of epoch {state.epoch}, {why}; "

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from bytropix.datasets import ByteBatch, ByteStream, lanes
-from bytropix.datasets import stream as stream_module
+from bytropix.datasets import ByteBatch, ByteStream, lanes, resumable
 from bytropix.datasets.corpus import CUTS
 from bytropix.datasets.lanes import LANES, LaneOrder
 from bytropix.datasets.permutation import key_of
@@ -75,9 +74,9 @@ def dealt(stream: ByteStream, workers: int, patch: pytest.MonkeyPatch) -> Iterat
         reopen, (source, flags, _) = stream.__reduce__()
         copy = iter(reopen(source, flags, state))
         told = SimpleNamespace(id=worker, num_workers=workers)
-        patch.setattr(stream_module, "get_worker_info", lambda told=told: told)
+        patch.setattr(resumable, "get_worker_info", lambda told=told: told)
         copies.append(_with(next(copy, None), copy))  # it asks when it begins
-    patch.setattr(stream_module, "get_worker_info", lambda: None)
+    patch.setattr(resumable, "get_worker_info", lambda: None)
     while copies:
         for copy in list(copies):
             batch = next(copy, None)
