@@ -46,7 +46,7 @@ class SpiralConfig:
     metric: MetricName = "circular"
     """circular: round, so that a wide frame is covered in its middle. elliptic: stretched to the frame's shape."""
     boundary: BoundaryName = "clamp"
-    """A point outside the frame is moved to its border (clamp), left out (drop), or mirrored at the border (reflect)."""
+    """A point outside the frame is moved to its border (clamp), left out (drop), or mirrored there (reflect)."""
 
     def __post_init__(self) -> None:
         _check_range("arms", self.arms, 1, MOST_ARMS)

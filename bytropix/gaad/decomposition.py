@@ -1,0 +1,111 @@
+"""One map for a frame size: rectangles, spirals, both side by side, or spirals inside rectangles.
+
+frame size, RegionConfig -> DECOMPOSITIONS[name] -> candidates -> settled: exactly n regions -> kept for the next call
+
+A map does not look at pictures, so that it is computed once for a frame size; `bytropix.gaad.adaptive` does look.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bytropix.errors import ConfigError
+from bytropix.gaad.config import GOLDEN, DecompositionName, RegionConfig, SelectName
+from bytropix.gaad.regions import NO_PARENT, Candidates, Regions, joined, settled
+from bytropix.gaad.spiral import spiral_patches
+from bytropix.gaad.subdivision import subdivide
+
+KEPT_MAPS = 256
+GREATEST_SIDE = 1 << 16
+
+
+def decompose(width: int, height: int, config: RegionConfig) -> Regions:
+    """Return the map of a frame size: exactly `config.regions` regions, of which `valid` says which are.
+
+    The same arguments return the same object, whose arrays can not be written to.
+
+    Args:
+        width: Of the frame, in pixels, 1 to 65536.
+        height: Of the frame, in pixels, 1 to 65536.
+        config: What the map is like.
+
+    Raises:
+        ConfigError: If a side is no such number.
+    """
+    for name, side in (("width", width), ("height", height)):
+        if type(side) is not int or not 1 <= side <= GREATEST_SIDE:
+            raise ConfigError(f"frame {name} must be a whole number from 1 to {GREATEST_SIDE}, got {side!r}")
+    return _decomposed(width, height, config)
+
+
+@lru_cache(maxsize=KEPT_MAPS)
+def _decomposed(width: int, height: int, config: RegionConfig) -> Regions:
+    return settled(DECOMPOSITIONS[config.decomposition](width, height, config.regions, config), config.regions)
+
+
+def _rectangles(width: int, height: int, n: int, config: RegionConfig, select: SelectName) -> Candidates:
+    """Return at most `n` rectangles of the frame."""
+    return subdivide(
+        width,
+        height,
+        n,
+        rule=config.rule,
+        select=select,
+        full_frame=config.full_frame,
+        min_side=config.min_side,
+    )
+
+
+def _spirals(
+    rectangles: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    depth: NDArray[np.int64],
+    parent: NDArray[np.int64],
+    config: RegionConfig,
+) -> Candidates:
+    """Return one spiral in each rectangle."""
+    patches = spiral_patches(rectangles, counts, config.spiral)
+    return Candidates(
+        boxes=patches.boxes,
+        depth=depth,
+        parent=parent,
+        usable=patches.inside,
+        radius=patches.radius,
+        angle=patches.angle,
+        scale=patches.scale,
+    )
+
+
+def _subdivide(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
+    """Return rectangles alone."""
+    return _rectangles(width, height, n, config, config.select)
+
+
+def _spiral(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
+    """Return one spiral in the frame."""
+    frame = np.array([[0.0, 0.0, width, height]])
+    return _spirals(frame, np.array([n]), np.zeros(n, dtype=np.int64), np.full(n, NO_PARENT), config)
+
+
+def _hybrid(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
+    """Return rectangles for the smaller half, then a spiral in the frame for the rest."""
+    return joined(_subdivide(width, height, n // 2, config), _spiral(width, height, n - n // 2, config))
+
+
+def _refine(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
+    """Return a tiling for 0.382 of the regions, and spirals in its rectangles for the rest, the largest first."""
+    tiles = _rectangles(width, height, max(1, round(n / GOLDEN**2)), config, "leaves")
+    number = len(tiles.boxes)
+    owner = np.sort(np.arange(n - number) % number)
+    counts = np.bincount(owner, minlength=number)
+    return joined(tiles, _spirals(tiles.boxes, counts, tiles.depth[owner] + 1, owner, config))
+
+
+DECOMPOSITIONS: dict[DecompositionName, Callable[[int, int, int, RegionConfig], Candidates]] = {
+    "hybrid": _hybrid,
+    "subdivide": _subdivide,
+    "spiral": _spiral,
+    "refine": _refine,
+}
