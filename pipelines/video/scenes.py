@@ -95,7 +95,7 @@ class SceneFinder:
         frozen: Frozen frames so far, dropped or not.
     """
 
-    def __init__(self, rules: SceneRules = SceneRules()) -> None:  # noqa: B008 - frozen
+    def __init__(self, rules: SceneRules = SceneRules()) -> None:
         self.rules = rules
         self.frames = self.cuts = self.black = self.frozen = 0
         self._held: SceneFrames | None = None  # fed and not yet given out; `starts` says only where light came back
