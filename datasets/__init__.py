@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bytropix.datasets.batch import ByteBatch
+    from bytropix.datasets.clip_batch import ClipBatch
+    from bytropix.datasets.clip_stream import ClipStream
     from bytropix.datasets.mixture import Mixture, Stage
     from bytropix.datasets.state import StreamWarning
     from bytropix.datasets.stream import ByteStream
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ByteBatch",
     "ByteStream",
+    "ClipBatch",
+    "ClipStream",
     "Mixture",
     "Stage",
     "StreamWarning",
@@ -32,6 +36,8 @@ __all__ = [
 _MODULES = {
     "ByteBatch": "batch",
     "ByteStream": "stream",
+    "ClipBatch": "clip_batch",
+    "ClipStream": "clip_stream",
     "Mixture": "mixture",
     "Stage": "mixture",
     "StreamWarning": "state",

@@ -29,6 +29,7 @@ class Batches:
         epochs: Epochs to deliver, counted from the first position of all; `None` for no end.
         rank: Which rank this is.
         ranks: How many there are.
+        row: What a window is, for messages.
 
     Raises:
         ConfigError: A value is out of its range, or the ranks do not divide the batch.
@@ -40,10 +41,11 @@ class Batches:
     epochs: int | None = None
     rank: int = 0
     ranks: int = 1
+    row: str = "window"
 
     def __post_init__(self) -> None:
         if self.batch < 1:
-            raise ConfigError(f"batch must be at least 1 window, got {self.batch}")
+            raise ConfigError(f"batch must be at least 1 {self.row}, got {self.batch}")
         if self.last not in LAST:
             raise ConfigError(f"last must be one of {', '.join(LAST)}, got {self.last!r}")
         if self.epochs is not None and self.epochs < 1:
@@ -55,13 +57,13 @@ class Batches:
         if self.batch % self.ranks:
             fits = [count for count in range(1, self.batch + 1) if self.batch % count == 0]
             raise ConfigError(
-                f"{self.ranks} ranks do not divide a batch of {self.batch} windows: take {_some(fits)} ranks, or a "
+                f"{self.ranks} ranks do not divide a batch of {self.batch} {self.row}s: take {_some(fits)} ranks, or a "
                 f"batch of {-(-self.batch // self.ranks) * self.ranks}"
             )
         if self.last == "drop" and 0 < self.windows < self.batch:
             raise ConfigError(
-                f"an epoch has {self.windows} windows, less than a batch of {self.batch}, and last='drop' would leave "
-                "all of them out; take a smaller batch or another `last`"
+                f"an epoch has {self.windows} {self.row}s, less than a batch of {self.batch}, and last='drop' would "
+                "leave all of them out; take a smaller batch or another `last`"
             )
 
     @property

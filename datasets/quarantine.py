@@ -19,8 +19,8 @@ class Damage:
 
     Attributes:
         part: Where the part lies.
-        array: bytes or starts.
-        block: The block's number in the array; -1 for all of the part's.
+        array: bytes, starts or frames.
+        block: The block's number in the array; -1 for all of the part's, and of frames, where the reason tells.
         blocks: How many blocks that are.
         reason: What the store said; it names file and offset.
     """
