@@ -52,6 +52,8 @@ class SceneRules:
     """Greatest luma of a black picture, 0 to 255."""
     frozen_seconds: float = 0.5
     """A picture that has stood still so long is frozen."""
+    keep_cuts: bool = False
+    """Let scenes, and so clips, go on across cuts: only gaps end them."""
     drop_black: bool = False
     """Leave out black frames."""
     drop_frozen: bool = False
@@ -167,6 +169,7 @@ class SceneFinder:
         starts = out.starts.copy()
         for place in self._first + np.flatnonzero(self._changed[self._first : stop] >= self.rules.cut_levels):
             starts[place - self._first] |= self._is_cut(int(place))
+        starts &= not self.rules.keep_cuts
         past = max(0, stop - PAST_FRAMES - 1)
         self._cells, self._times = self._cells[past:], self._times[past:]
         self._moved, self._changed, self._first = self._moved[past:], self._changed[past:], stop - past
