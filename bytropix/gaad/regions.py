@@ -45,7 +45,9 @@ class Regions:
 
     def normalized(self, width: int, height: int) -> NDArray[np.float32]:
         """Return the boxes, f32 (n, 4), as shares of a frame of this size: 0 to 1."""
-        return self.boxes / np.array([width, height, width, height], dtype=np.float32)
+        size: NDArray[np.float32] = np.array([width, height, width, height], dtype=np.float32)
+        shares: NDArray[np.float32] = np.divide(self.boxes, size)
+        return shares
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -46,24 +46,23 @@ class Cut(NamedTuple):
     late: bool
 
 
-def golden_cut(rectangle: Rectangle, min_side: float) -> Cut:
+def golden_cut(width: float, height: float, min_side: float) -> Cut:
     """Return the cut across the longer side at 0.618 of it; a square's is upright."""
-    upright = rectangle.width > rectangle.height - SQUARE
-    return Cut(upright, (rectangle.width if upright else rectangle.height) / GOLDEN, late=False)
+    upright = width > height - SQUARE
+    return Cut(upright, (width if upright else height) / GOLDEN, late=False)
 
 
-def square_remainder(rectangle: Rectangle, min_side: float) -> Cut:
+def square_remainder(width: float, height: float, min_side: float) -> Cut:
     """Return the cut that takes a square off.
 
     What is a square already, or would leave less than `min_side`, is cut golden, after everything that is not.
     """
-    shorter, longer = sorted((rectangle.width, rectangle.height))
-    if longer - shorter >= max(min_side, SQUARE):
-        return Cut(rectangle.width > rectangle.height, shorter, late=False)
-    return golden_cut(rectangle, min_side)._replace(late=True)
+    if abs(width - height) >= min_side:
+        return Cut(width > height, min(width, height), late=False)
+    return golden_cut(width, height, min_side)._replace(late=True)
 
 
-RULES: dict[RuleName, Callable[[Rectangle, float], Cut]] = {
+RULES: dict[RuleName, Callable[[float, float, float], Cut]] = {
     "golden_cut": golden_cut,
     "square_remainder": square_remainder,
 }
@@ -72,15 +71,11 @@ RULES: dict[RuleName, Callable[[Rectangle, float], Cut]] = {
 def parts(rectangle: Rectangle, number: int, cut: Cut) -> tuple[Rectangle, Rectangle]:
     """Return both parts of rectangle `number`: left or upper first."""
     x, y, width, height, depth, _ = rectangle
-    if cut.upright:
-        return (
-            Rectangle(x, y, cut.at, height, depth + 1, number),
-            Rectangle(x + cut.at, y, width - cut.at, height, depth + 1, number),
-        )
-    return (
-        Rectangle(x, y, width, cut.at, depth + 1, number),
-        Rectangle(x, y + cut.at, width, height - cut.at, depth + 1, number),
-    )
+    upright, at, _ = cut
+    depth += 1
+    if upright:
+        return Rectangle(x, y, at, height, depth, number), Rectangle(x + at, y, width - at, height, depth, number)
+    return Rectangle(x, y, width, at, depth, number), Rectangle(x, y + at, width, height - at, depth, number)
 
 
 def grow(
@@ -109,27 +104,28 @@ def grow(
     Returns:
         The rectangles in the order they were made, the frame first, and whether each was divided.
     """
+    cut_of = RULES[rule]
     rectangles = [Rectangle(0.0, 0.0, float(width), float(height), 0, NO_PARENT)]
     divided = [False]
-    waiting: list[tuple[bool, float, float, float, int, Cut]] = []
-
-    def enqueue(number: int) -> None:
-        rectangle = rectangles[number]
-        if rectangle.depth < deepest:
-            cut = RULES[rule](rectangle, min_side)
-            order = (-round(rectangle.area, _AREA_DIGITS), rectangle.y, rectangle.x) if by_area else (0.0, 0.0, 0.0)
-            heapq.heappush(waiting, (cut.late, *order, number, cut))
-
-    enqueue(0)
+    # Late or not, what goes first among these, and the number, which says what is oldest.
+    waiting: list[tuple[bool, float, float, float, int]] = [(False, 0.0, 0.0, 0.0, 0)]
     while waiting and len(rectangles) < enough:
-        *_, number, cut = heapq.heappop(waiting)
-        fitting = [part for part in parts(rectangles[number], number, cut) if min(part.width, part.height) >= min_side]
+        entry = heapq.heappop(waiting)
+        number = entry[-1]
+        parent = rectangles[number]
+        cut = cut_of(parent.width, parent.height, min_side)
+        if cut.late and not entry[0]:
+            heapq.heappush(waiting, (True, *entry[1:]))
+            continue
+        fitting = [part for part in parts(parent, number, cut) if part.width >= min_side <= part.height]
         if len(fitting) == 2 or alone:
             divided[number] = bool(fitting)
             for part in fitting:
+                if part.depth < deepest:
+                    first = (-round(part.area, _AREA_DIGITS), part.y, part.x) if by_area else (0.0, 0.0, 0.0)
+                    heapq.heappush(waiting, (False, *first, len(rectangles)))
                 rectangles.append(part)
                 divided.append(False)
-                enqueue(len(rectangles) - 1)
     return rectangles, divided
 
 
@@ -144,12 +140,14 @@ def subdivide(
         n: Most rectangles, at least 0.
         rule: How a rectangle is cut.
         select: Which rectangles are kept. `largest` sorts by area and `leaves` too; the others keep coarse before fine.
-        full_frame: Whether the frame itself may be among them; `leaves` has it only where nothing is cut.
+        full_frame: Whether the frame itself may be among them. Where nothing can be cut, it always is.
         min_side: Least side of a rectangle, in pixels.
     """
+    frame = Rectangle(0.0, 0.0, float(width), float(height), 0, NO_PARENT)
     if n == 0:
-        return _chosen([Rectangle(0.0, 0.0, float(width), float(height), 0, NO_PARENT)], [])
-    return SELECTIONS[select](width, height, n, rule, 0 if full_frame else 1, min_side)
+        return _chosen([frame], [])
+    found = SELECTIONS[select](width, height, n, rule, 0 if full_frame else 1, min_side)
+    return found if len(found.boxes) else _chosen([frame], [0])
 
 
 def _largest(width: int, height: int, n: int, rule: RuleName, first: int, min_side: float) -> Candidates:
