@@ -1,6 +1,6 @@
 """The command line: words -> command class -> flags (tyro) -> run.
 
-    bytropix ingest bytes | append | inspect | verify | convert | repatch
+    bytropix ingest bytes | append | inspect | preview | verify | convert | convert-video | repatch
     | train bytes | evaluate | score | generate | demo | bench
 
 A command is a frozen dataclass in `bytropix.jobs.commands`: its fields are the flags, its docstrings the help, and
@@ -26,8 +26,10 @@ COMMANDS = {
     "ingest bytes": ("ingest:IngestBytes", "turn files and folders into a store of entropy patches"),
     "append": ("append:Append", "add files, folders and URLs to a store, as its next version"),
     "inspect": ("inspect:Inspect", "show what is in a store, with passages cut into patches"),
+    "preview": ("preview:Preview", "draw region maps and motion regions into a clip of a video store"),
     "verify": ("verify:Verify", "check every byte of a store and every rule it obeys; mend what is damaged"),
     "convert": ("convert:Convert", "make a store of the same content in another format or codec"),
+    "convert-video": ("convert_video:ConvertVideo", "turn videos into H.264 files of one size and frame rate"),
     "repatch": ("repatch:Repatch", "cut a store into other patches, in place"),
     "train bytes": ("train:TrainBytes", "train a byte language model on a store"),
     "evaluate": ("evaluate:Evaluate", "bits per byte of a run on a split, beside xz and an n-gram model"),

@@ -1,0 +1,84 @@
+"""`bytropix convert-video`: videos of any kind to H.264 files of one size and frame rate.
+
+IN, OUT -> plan_conversions -> convert_videos, a line for each file -> summary; exit code 2 where a file failed
+"""
+
+import json
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from bytropix.jobs.progress import stage_bars
+from bytropix.jobs.store_report import printable
+from bytropix.pipelines.video.convert_video import Conversion, ConvertConfig, convert_videos, plan_conversions
+from bytropix.pipelines.video.encode import choose_encoder
+
+FAILED = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertVideo:
+    """Turn a video, or a folder of videos, into H.264 MP4 files of one size and frame rate, without sound."""
+
+    source: tyro.conf.Positional[str]
+    """A video, or a folder of them."""
+    out: tyro.conf.Positional[Path]
+    """The file to make, or the folder for the files."""
+    config: Annotated[ConvertConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=ConvertConfig)
+    """What becomes of a video."""
+    overwrite: bool = False
+    """Replace files that are there."""
+    dry_run: bool = False
+    """Say what would be made, from the headers alone, and write nothing."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else."""
+
+    def __call__(self) -> int:
+        """Convert, and say what was made and what was not."""
+        begin = time.perf_counter()
+        encoder = choose_encoder(self.config.encoder)
+        todo = plan_conversions(self.source, self.out)
+        done = []
+        with ExitStack() as stack:
+            progress = {} if self.dry_run else {"progress": stack.enter_context(stage_bars())}
+            for one in convert_videos(todo, self.config, overwrite=self.overwrite, dry_run=self.dry_run, **progress):
+                done.append(one)
+                if not self.json:
+                    print(self._line(one), file=sys.stderr)
+        failed = sum(bool(one.fault) for one in done)
+        report = {
+            "encoder": encoder,
+            "dry_run": self.dry_run,
+            "files": [_row(one) for one in done],
+            "converted": len(done) - failed,
+            "failed": failed,
+            "seconds": round(time.perf_counter() - begin, 3),
+        }
+        if self.json:
+            print(json.dumps(report, sort_keys=True))
+        else:
+            what = "to convert" if self.dry_run else "converted"
+            print(f"{report['converted']:,} {what} by {encoder}, {failed:,} failed", file=sys.stderr)
+        return FAILED if failed else 0
+
+    def _line(self, one: Conversion) -> str:
+        """Return a file's line."""
+        if one.fault or one.info is None:
+            return f"{printable(one.source)}: {printable(one.fault)}"
+        info, out = one.info, printable(one.target)
+        there = f"{info.codec} {info.width} x {info.height}, {info.fps:.5g} fps, {info.duration:.2f} s"
+        made = "" if self.dry_run else f", {one.frames:,} frames"
+        return f"{printable(one.source)} ({there}) -> {out} ({one.width} x {one.height}{made})"
+
+
+def _row(one: Conversion) -> dict[str, Any]:
+    """Return a file as plain data."""
+    if one.fault:
+        return {"source": one.source, "fault": one.fault}
+    shape = {"height": one.height, "width": one.width}
+    return {"source": one.source, "target": one.target, "frames": one.frames, **shape}
