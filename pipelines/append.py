@@ -33,6 +33,7 @@ from bytropix.pipelines.ingest import (
     IngestSummary,
     Progress,
     check_apart,
+    check_cleaning,
     check_options,
     print_nothing,
     quarantine_record,
@@ -98,7 +99,8 @@ def append_bytes(
     """
     store = Store.open(place)
     config = config_of(store.manifest)
-    check_options(sources, config, workers=workers, max_bad=max_bad)
+    check_options(sources, workers=workers, max_bad=max_bad)
+    check_cleaning(config)
     check_apart(store.storage, map(str, sources))
     files = find_files(sources, tuple(include), tuple(exclude))
     check_apart(store.storage, (file.path for file in files))

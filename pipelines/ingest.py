@@ -18,7 +18,7 @@ from bytropix.datasets.store.manifest import MANIFEST, publish, quarantine_name,
 from bytropix.datasets.store.rows import LISTS
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.pipelines.config import IngestConfig
-from bytropix.pipelines.ledger import Remembered, config_hash, recall, remember, selection, signatures
+from bytropix.pipelines.ledger import Remembered, Selection, config_hash, recall, remember, selection, signatures
 from bytropix.pipelines.reasons import count_reasons
 from bytropix.pipelines.sources import SourceFile, find_files
 from bytropix.pipelines.sources.files import STDIN
@@ -103,44 +103,83 @@ def ingest_bytes(
         TooManyBadError: More is bad than `max_bad` allows.
         StoreError: `out` is in the way, the disk is full, or a worker died.
     """
-    check_options(sources, config, workers=workers, max_bad=max_bad)
+    check_options(sources, workers=workers, max_bad=max_bad)
+    check_cleaning(config)
+
+    def job(storage: Storage) -> "Job":
+        from bytropix.pipelines.job import Job
+
+        return Job(
+            storage=storage,
+            config=config,
+            workers=workers,
+            scheduler=scheduler,
+            dask=dask,
+            strict=strict,
+            max_bad=max_bad,
+            progress=progress,
+            say=say,
+        )
+
+    def compare(storage: Storage, files: list[SourceFile]) -> IngestSummary:
+        with job(storage).runner(files) as runner:
+            scanned = job(storage).scan(files, runner, keep=False)
+        return same_store(storage, source_records([file for file in scanned if not file.refused]), config)
+
+    def make(storage: Storage, files: list[SourceFile]) -> IngestSummary:
+        return _make(job(storage), files, overwrite=overwrite)
+
+    selected = selection(sources, include, exclude)
+    return make_store(selected, sources, out, config, resume=resume, overwrite=overwrite, compare=compare, make=make)
+
+
+def make_store(
+    selected: Selection,
+    sources: Sequence[str | Path],
+    out: str | Path,
+    config: object,
+    *,
+    resume: bool,
+    overwrite: bool,
+    compare: Callable[[Storage, list[SourceFile]], IngestSummary],
+    make: Callable[[Storage, list[SourceFile]], IngestSummary],
+) -> IngestSummary:
+    """Make a store of whatever kind, or find that it is there; see `ingest_bytes`.
+
+    Args:
+        selected: What the run was given, for this machine to remember.
+        sources: See `ingest_bytes`.
+        out: See there.
+        config: What decides the store's bytes, a dataclass.
+        resume: See there.
+        overwrite: See there.
+        compare: Returns the finished store that is there, if it is the one asked for.
+        make: Makes the store and publishes it.
+
+    Raises:
+        ConfigError: Options that cannot work.
+        SourceError: A source is missing, or no file is left.
+        StoreError: `out` is in the way.
+    """
     if resume and overwrite:
         raise ConfigError("--resume completes a store and --overwrite replaces it; give one of them")
     storage = open_storage(out)
     check_apart(storage, map(str, sources))
     refuse_in_the_way(storage, there_is_leave=resume or overwrite)
-    files = find_files(sources, tuple(include), tuple(exclude))
+    files = find_files(sources, selected.include, selected.exclude)
     check_apart(storage, (file.path for file in files))
-    there = Remembered(
-        fingerprint="",
-        config=config_hash(config),
-        runs=(selection(sources, include, exclude),),
-        files=signatures(files),
-    )
+    there = Remembered(fingerprint="", config=config_hash(config), runs=(selected,), files=signatures(files))
     finished = resume and storage.size(MANIFEST) is not None
     if finished:
         tidy(storage)
     if finished and (store := _as_remembered(storage, there)):
         return IngestSummary(store=store, skipped=len(store.manifest.parts))
-    from bytropix.pipelines.job import Job
-
-    job = Job(
-        storage=storage,
-        config=config,
-        workers=workers,
-        scheduler=scheduler,
-        dask=dask,
-        strict=strict,
-        max_bad=max_bad,
-        progress=progress,
-        say=say,
-    )
-    summary = _compare(job, files) if finished else _make(job, files, overwrite=overwrite)
+    summary = compare(storage, files) if finished else make(storage, files)
     remember(storage.url, replace(there, fingerprint=summary.store.fingerprint))
     return summary
 
 
-def check_options(sources: Sequence[str | Path], config: IngestConfig, *, workers: int, max_bad: float) -> None:
+def check_options(sources: Sequence[str | Path], *, workers: int, max_bad: float) -> None:
     """Refuse options that cannot work, before anything is read.
 
     Raises:
@@ -153,6 +192,14 @@ def check_options(sources: Sequence[str | Path], config: IngestConfig, *, worker
         raise ConfigError(f"max_bad must lie in [0, 1], got {max_bad}")
     if not sources:
         raise SourceError("no source; give at least one file or folder")
+
+
+def check_cleaning(config: IngestConfig) -> None:
+    """Refuse settings that need a package which is not installed.
+
+    Raises:
+        ConfigError: One is not.
+    """
     if config.clean.near_duplicates:
         from bytropix.pipelines.cleaning import check_installed
 
@@ -223,18 +270,16 @@ def _as_remembered(storage: Storage, there: Remembered) -> Store | None:
     return store if store.fingerprint == known.fingerprint else None
 
 
-def _compare(job: "Job", files: list[SourceFile]) -> IngestSummary:
-    """Return the finished store if it is the one asked for.
+def same_store(storage: Storage, asked: Sequence[SourceRecord], config: object) -> IngestSummary:
+    """Return the finished store if it is one of these sources and this config.
 
     Raises:
         StoreError: It is not.
     """
-    store = Store.open(job.storage.url)
-    with job.runner(files) as runner:
-        scanned = job.scan(files, runner, keep=False)
-    asked = [(file.file.name, file.size, file.sha256) for file in scanned if not file.refused]
+    store = Store.open(storage.url)
+    wanted = [(source.name, source.size, source.sha256) for source in asked]
     there = [(source.name, source.size, source.sha256) for source in store.manifest.sources]
-    for what, same in (("config", store.manifest.config == to_plain(job.config)), ("sources", asked == there)):
+    for what, same in (("config", store.manifest.config == to_plain(config)), ("sources", wanted == there)):
         if not same:
             raise StoreError(
                 f"{store.url}: a finished store of other {what}; replace it with --overwrite or choose another --out"

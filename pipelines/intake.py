@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bytropix.errors import SourceError, StoreError, TooManyBadError
+from bytropix.errors import SourceError, StoreError
 from bytropix.pipelines.cleaning import Known, drop_duplicates
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.documents import FileDocuments
-from bytropix.pipelines.reasons import EMPTY, count_reasons
+from bytropix.pipelines.reasons import EMPTY
 from bytropix.pipelines.scan import ScannedFile
+from bytropix.pipelines.workplace import too_many_bad
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,10 +127,7 @@ def check_not_too_bad(scanned: Sequence[ScannedFile], intake: Intake, max_bad: f
         if file_share >= document_share
         else (documents, intake.documents_in, "documents")
     )
-    (reason, count), *_ = count_reasons(row for row in intake.quarantine if row["reason"] != EMPTY)
-    raise TooManyBadError(
-        f"{bad:,} of {total:,} {what} are bad, more than --max-bad {max_bad:g} allows; most often ({count:,}): {reason}"
-    )
+    raise too_many_bad(bad, total, what, intake.quarantine, max_bad)
 
 
 def check_sum(intake: Intake, stored: int) -> None:

@@ -10,23 +10,21 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from bytropix.datasets.store import FileRecord, Storage
-from bytropix.datasets.store.manifest import MANIFEST, quarantine_name
+from bytropix.datasets.store import FileRecord
 from bytropix.errors import ChangedSourceError, SourceError, TooManyBadError
 from bytropix.pipelines.cleaning import Known
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.intake import Intake, check_not_too_bad, check_something_left, check_strict, check_sum, take_in
 from bytropix.pipelines.part_task import PartDone, PartTask, do_part
 from bytropix.pipelines.plan import plan_parts
-from bytropix.pipelines.runner import Runner, local_runner
-from bytropix.pipelines.scan import SPOOL, ScannedFile, ScanTask, do_scan, is_elsewhere, refused, scan_tasks
+from bytropix.pipelines.runner import Runner
+from bytropix.pipelines.scan import ScannedFile, ScanTask, do_scan, refused, scan_tasks
 from bytropix.pipelines.sources import SourceFile
+from bytropix.pipelines.workplace import Workplace, is_elsewhere
 
-REFUSED = "refused.jsonl"  # the list of a job that ended early, in a store that has a quarantine.jsonl of its own
 FEW_BYTES = 1 << 28  # of plain files, below which a scan is over before processes have started
 
 
@@ -50,24 +48,10 @@ class Built:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class Job(Workplace):
     """One run over some sources."""
 
-    storage: Storage
     config: IngestConfig
-    workers: int
-    scheduler: str
-    """Address of a Dask scheduler; empty if there is none."""
-    dask: bool
-    """Whether to start a Dask cluster on this machine."""
-    strict: bool
-    """Whether to stop at the first bad input."""
-    max_bad: float
-    """Largest share of the inputs that may be bad."""
-    progress: Callable[[str, int, int], None]
-    """See `ingest.Progress`."""
-    say: Callable[[str], None]
-    """Told what a user should know of a cluster."""
     version: int = 1
     """The version of the store that this run makes."""
 
@@ -102,7 +86,7 @@ class Job:
             with self.runner(files) as runner:
                 scanned = [file for file in self.scan(files, runner, keep=True) if not seen(file)]
                 if not scanned:
-                    self._drop_spool()
+                    self.drop_spool()
                     return None
                 stored = known(runner)
                 while True:
@@ -116,7 +100,7 @@ class Job:
                     else:
                         break
         except SourceError:
-            self._drop_spool()
+            self.drop_spool()
             raise
         check_sum(intake, sum(part.record.documents for part in parts if part.record))
         return Built(intake=intake, patching=patching, parts=tuple(parts))
@@ -127,43 +111,15 @@ class Job:
         Raises:
             SourceError: One is bad and `strict`.
         """
-        total, done = sum(file.size for file in files), 0
-        self.progress("scan", 0, total)
-        found: list[ScannedFile] = []
-        if self.distributed:  # workers have a folder of their own
-            files = [
-                file if is_elsewhere(file) else replace(file, path=str(Path(file.path).absolute())) for file in files
-            ]
-        tasks = list(scan_tasks(files, self.place, self.config, keep=keep, strict=self.strict))
-        for group in self._scanned(tasks, runner):
-            for file in group:
-                if self.strict:
-                    check_strict(file)
-                done += file.file.size
-            found += group
-            self.progress("scan", done, total)
-        return sorted(found, key=lambda file: (file.file.name, file.sha256, file.refused))
+        tasks = list(scan_tasks(self.found_by_all(files), self.place, self.config, keep=keep, strict=self.strict))
+        return self.in_order(self._scanned(tasks, runner), sum(file.size for file in files), check_strict)
 
     def runner(self, files: Sequence[SourceFile]) -> AbstractContextManager[Runner]:
         """Return what does the work: this process, more of them, or a Dask cluster."""
-        if self.distributed:
-            from bytropix.pipelines.dask_runner import dask_runner
-
-            return dask_runner(self.scheduler or None, self.workers, self.say)
-        # Processes take a second to start, which a single part is not worth. What is not plain may be many parts.
+        # A single part is not worth more processes. What is not plain may be many parts.
         n_bytes = sum(file.size for file in files)
         several = n_bytes > self.config.part_bytes or any(is_elsewhere(file) for file in files)
-        return local_runner(self.workers if several else 1)
-
-    @property
-    def place(self) -> str:
-        """Where the store lies, as workers find it, whatever their folder."""
-        return str(self.storage.local.absolute()) if self.storage.local else self.storage.url
-
-    @property
-    def distributed(self) -> bool:
-        """Whether Dask does the work."""
-        return self.dask or bool(self.scheduler)
+        return self.open_runner(several=several, task_module="bytropix.pipelines.part_task")
 
     def _scanned(self, tasks: list[ScanTask], runner: Runner) -> Iterator[list[ScannedFile]]:
         """Give the results of scans: in threads, since hashing lets others run, or in the runner if there is much."""
@@ -174,10 +130,6 @@ class Job:
         else:
             with ThreadPoolExecutor(self.workers) as threads:
                 yield from threads.map(do_scan, others)
-
-    def _drop_spool(self) -> None:
-        """Remove what was kept for parts that will not be written."""
-        self.storage.remove(list(self.storage.sizes(SPOOL)))
 
     def _take_in(self, scanned: list[ScannedFile], known: Known | None) -> Intake:
         """Judge what was scanned.
@@ -191,12 +143,7 @@ class Job:
         try:
             check_not_too_bad(scanned, intake, self.max_bad)
         except TooManyBadError as error:
-            name = quarantine_name(1) if self.storage.size(MANIFEST) is None else REFUSED
-            self.storage.write(name, intake.quarantine_lines)
-            raise TooManyBadError(
-                f"{error}; all are listed in {self.storage.url}/{name}: mend them or leave them out, "
-                "or allow more, and run again with --resume"
-            ) from error
+            raise self.list_refused(error, intake.quarantine_lines) from error
         return intake
 
     def _write_parts(

@@ -33,16 +33,36 @@ def keep_receipt(storage: Storage, record: PartRecord, key: str) -> None:
         record: Of the part.
         key: Hash of all that decides its bytes.
     """
-    receipt = {"key": key, "record": to_plain(record)}
-    storage.write(receipt_name(record.split, record.name), json.dumps(receipt, sort_keys=True).encode())
+    write_receipt(storage, record.split, record.name, key, {"record": to_plain(record)})
 
 
 def finished(storage: Storage, split: str, name: str, key: str) -> PartRecord | None:
     """Return the record of a part that an earlier run finished under the same key and that is whole, else `None`."""
     try:
-        receipt: dict[str, Any] = json.loads(storage.read(receipt_name(split, name)).tobytes())
+        receipt = read_receipt(storage, split, name, key)
         record = from_plain(PartRecord, receipt["record"])
-        whole = receipt["key"] == key and same_files(storage, record.folder, record.files)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError, StoreError):
+    except (KeyError, TypeError, ConfigError):
         return None
-    return record if whole else None
+    return record if is_whole(storage, record) else None
+
+
+def write_receipt(storage: Storage, split: str, name: str, key: str, what: dict[str, Any]) -> None:
+    """Write a receipt: plain data under the hash of all that decides it."""
+    storage.write(receipt_name(split, name), json.dumps({"key": key, **what}, sort_keys=True).encode())
+
+
+def read_receipt(storage: Storage, split: str, name: str, key: str) -> dict[str, Any]:
+    """Return what a receipt under this key holds; nothing if there is none, or one of another key."""
+    try:
+        receipt: dict[str, Any] = json.loads(storage.read(receipt_name(split, name)).tobytes())
+        return receipt if receipt["key"] == key else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
+        return {}
+
+
+def is_whole(storage: Storage, record: PartRecord) -> bool:
+    """Return whether every file of a part is there as its record says."""
+    try:
+        return same_files(storage, record.folder, record.files)
+    except (OSError, StoreError):
+        return False

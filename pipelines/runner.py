@@ -7,6 +7,7 @@ and results are pickled, and `work` is a function of a module. Processes start b
 process that started them is gone: a run that was killed leaves nothing behind that writes into its store.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -51,8 +52,12 @@ class Runner(Protocol):
 
 
 @contextmanager
-def local_runner(workers: int) -> Iterator[Runner]:
+def local_runner(workers: int, task_module: str = "bytropix.pipelines.part_task") -> Iterator[Runner]:
     """Give a runner of `workers` processes, which begin to start at once; one worker is this process itself.
+
+    Args:
+        workers: How many.
+        task_module: What they import as they start, so that the first task need not.
 
     Raises:
         ConfigError: `workers` is below 1.
@@ -62,7 +67,9 @@ def local_runner(workers: int) -> Iterator[Runner]:
     if workers == 1:
         yield _ThisProcess()
         return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(task_module,)
+    )
     others = set(multiprocessing.active_children())
     try:
         with deaf_to_interrupts():
@@ -148,11 +155,11 @@ def deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin() -> None:
+def _begin(task_module: str) -> None:
     """Leave Ctrl-C to the process that started this one, end with it, and import what the work of a part needs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, daemon=True).start()
-    import bytropix.pipelines.part_task  # noqa: F401
+    importlib.import_module(task_module)
 
 
 def _follow() -> None:

@@ -27,11 +27,9 @@ from bytropix.pipelines.documents import FileDocuments
 from bytropix.pipelines.reasons import EMPTY
 from bytropix.pipelines.sources import SourceFault, SourceFile, open_source, read_records
 from bytropix.pipelines.sources.files import STDIN
-from bytropix.pipelines.sources.remote import is_url
+from bytropix.pipelines.workplace import SPOOL, batches, is_elsewhere
 
-SPOOL = "spool"
 READ_BYTES = 1 << 20
-BATCH_BYTES, BATCH_FILES = 1 << 23, 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,18 +80,8 @@ class ScanTask:
 def scan_tasks(
     files: Sequence[SourceFile], url: str, config: IngestConfig, *, keep: bool, strict: bool
 ) -> Iterator[ScanTask]:
-    """Give the tasks: a large file is one, many small ones go together, the standard input stands alone."""
-    held: list[tuple[int, SourceFile]] = []
-    for number, file in enumerate(files):
-        if file.path == STDIN:
-            yield ScanTask(((number, file),), url, config, keep, strict)
-            continue
-        held.append((number, file))
-        if sum(one.size for _, one in held) >= BATCH_BYTES or len(held) == BATCH_FILES:
-            yield ScanTask(tuple(held), url, config, keep, strict)
-            held = []
-    if held:
-        yield ScanTask(tuple(held), url, config, keep, strict)
+    """Give the tasks, see `batches`."""
+    return (ScanTask(batch, url, config, keep, strict) for batch in batches(files))
 
 
 def do_scan(task: ScanTask) -> list[ScannedFile]:
@@ -152,11 +140,6 @@ def refused(file: SourceFile, reason: str, size: int = 0) -> ScannedFile:
     """Return a file that is not read, or no further."""
     none = Cutter(IngestConfig(), len, in_place=True).documents(file.name, file.path, "")
     return ScannedFile(file=file, documents=none, size=size, refused=reason)
-
-
-def is_elsewhere(file: SourceFile) -> bool:
-    """Return whether a file cannot be read again at will: it is remote, or what stands at the standard input."""
-    return file.path == STDIN or is_url(file.path)
 
 
 def _read(stream: "HashingStream", file: SourceFile, config: IngestConfig, cutter: Cutter, *, strict: bool) -> str:
