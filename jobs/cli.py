@@ -24,6 +24,7 @@ from bytropix.version import VERSION
 
 COMMANDS = {
     "ingest bytes": ("ingest:IngestBytes", "turn files and folders into a store of entropy patches"),
+    "ingest video": ("ingest_video:IngestVideo", "turn videos into a store of frames, regions and motion"),
     "append": ("append:Append", "add files, folders and URLs to a store, as its next version"),
     "inspect": ("inspect:Inspect", "show what is in a store, with passages cut into patches"),
     "preview": ("preview:Preview", "draw region maps and motion regions into a clip of a video store"),

@@ -1,13 +1,28 @@
 """What is in a store, as plain rows: from the manifest alone, so that a store of any size answers at once.
 
-manifest -> rows by split, rows by source, counts by patch length
+manifest -> rows by split, rows by source, counts by patch length      quarantine -> refusals by reason
 """
 
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
 from bytropix.datasets.store import Store
 
 SPLITS = ("train", "val")
+EXAMPLES = 5
+ROWS_SHOWN = 20
+_NUMBER = re.compile(r"\d[\d,.]*")
+
+
+@dataclass(slots=True)
+class Refusal:
+    """Inputs that were refused for one reason."""
+
+    reason: str
+    count: int = 0
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    """Path and full reason of the first ones."""
 
 
 def store_facts(store: Store) -> dict[str, Any]:
@@ -86,8 +101,30 @@ def length_counts(store: Store) -> list[int]:
     return counts
 
 
+def refusals(rows: list[dict[str, Any]]) -> list[Refusal]:
+    """Return the rows of a quarantine by reason, the most frequent first; reasons that differ in numbers are one."""
+    groups: dict[str, Refusal] = {}
+    for row in rows:
+        group = groups.setdefault(_NUMBER.sub("N", row["reason"]), Refusal(row["reason"]))
+        group.count += 1
+        if len(group.examples) < EXAMPLES:
+            group.examples.append((_place(row), row["reason"]))
+    return sorted(groups.values(), key=lambda group: (-group.count, group.reason))
+
+
+def _place(row: dict[str, Any]) -> str:
+    """Return what was refused: a file, or a record of it."""
+    return f"{row['path']} : {row['record']}" if row.get("record") else str(row["path"])
+
+
 def printable(text: str) -> str:
     """Return a name or a reason with everything that a terminal would obey or cannot show as an escape."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )
+
+
+def cut(lines: list[str]) -> list[str]:
+    """Return the first lines and how many more there are."""
+    rest = len(lines) - ROWS_SHOWN
+    return lines if rest <= 0 else [*lines[:ROWS_SHOWN], f"... and {rest:,} more (all of them with --json)"]

@@ -1,6 +1,6 @@
-"""`bytropix inspect`: what is in a store, how it is cut, and a few passages of it.
+"""`bytropix inspect`: what is in a store, how it is cut, and a few passages of it; of a store of video, which videos.
 
-manifest -> tables, histogram        parts -> passages with patch borders, coloured by entropy
+manifest -> tables, histogram        parts -> passages with patch borders, coloured by entropy | videos, scenes, faults
 """
 
 import json
@@ -16,12 +16,13 @@ import tyro
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
 from bytropix.jobs.report import Passage, characters, choose_passages, write_page
-from bytropix.jobs.store_report import length_counts, printable, source_rows, split_rows, store_facts
+from bytropix.jobs.store_report import cut, length_counts, printable, source_rows, split_rows, store_facts
+from bytropix.jobs.video_report import video_lines, video_report
 from bytropix.patching import QUANTA_PER_BIT
 
 PASSAGES = 3
 PASSAGES_ON_PAGE = 20
-ROWS_SHOWN = 20
+VIDEOS_ON_PAGE = 24
 BAR = 50
 # 256-colour codes from certain to surprising: blue, green, yellow, red. They are legible on light and dark grounds.
 COLOURS = (27, 33, 37, 71, 106, 136, 166, 196)
@@ -37,44 +38,67 @@ class Inspect:
     version: int | None = None
     """Which version of it; the newest unless you say."""
     html: Path | None = None
-    """Write a web page to this file instead: sizes, sources, histograms, refusals, passages shaded by entropy. It needs
-    no network. An earlier page of ours is replaced, any other file is left alone."""
+    """Write a web page to this file instead: sizes, sources, histograms, refusals, passages shaded by entropy or videos
+    with their regions drawn in. It needs no network. An earlier page of ours is replaced, any other file is left
+    alone."""
     passages: int | None = None
-    """How many passages to show: 3, or 20 on a web page, unless you say."""
+    """How many passages of a store of bytes to show: 3, or 20 on a web page, unless you say."""
+    videos: int | None = None
+    """How many videos a web page shows in full, of a store of video: 24 unless you say."""
     seed: int = 0
-    """Chooses the passages, and what is sampled of a large store."""
+    """Chooses the passages or videos, and what is sampled of a large store."""
     json: bool = False
     """Print one JSON object with everything, long lists uncut, on stdout."""
 
     def __call__(self) -> int:
         """Print the report."""
-        if self.passages is not None and self.passages < 0:
-            raise ConfigError(f"--passages must be 0 or more, got {self.passages}")
         store = Store.open(self.store, self.version)
+        video = store.manifest.kind == "video"
+        count = self._count(video=video)
         if self.html is not None:
-            count = PASSAGES_ON_PAGE if self.passages is None else self.passages
-            write_page(self.html, store, passages=count, seed=self.seed)
+            write_page(self.html, store, samples=count, seed=self.seed)
             print(f"wrote {printable(str(self.html))}; open it in a browser", file=sys.stderr)
             if not self.json:
                 return 0
-        report = _report(store)
-        passages = choose_passages(store, PASSAGES if self.passages is None else self.passages, self.seed)
-        if self.json:
+        if video:
+            report = video_report(store)
+            lines = video_lines(report)
+        else:
+            report = _report(store)
+            passages = choose_passages(store, PASSAGES if self.passages is None else self.passages, self.seed)
             report["passages"] = [_plain(passage) for passage in passages]
-            print(json.dumps(report, sort_keys=True))
-            return 0
-        colour = _has_colour()
-        lines = _lines(report)
-        for passage in passages:
-            lines += [
-                "",
-                f"{passage.split}/{passage.part}, bytes {passage.begin} to {passage.end}",
-                show(passage, colour=colour),
-            ]
-        text = "\n".join(lines) + "\n"
+            lines = _lines(report) + _passage_lines(passages)
+        text = json.dumps(report, sort_keys=True) if self.json else "\n".join(lines)
         encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         return 0
+
+    def _count(self, *, video: bool) -> int:
+        """Return how many samples a page shows.
+
+        Raises:
+            ConfigError: The number is negative, or of what the store has none of.
+        """
+        asked, other = (self.videos, self.passages) if video else (self.passages, self.videos)
+        flag, wrong = ("--videos", "--passages") if video else ("--passages", "--videos")
+        if other is not None:
+            raise ConfigError(f"{wrong} is not for a store of {'video' if video else 'bytes'}; use {flag}")
+        if asked is not None and asked < 0:
+            raise ConfigError(f"{flag} must be 0 or more, got {asked}")
+        return asked if asked is not None else VIDEOS_ON_PAGE if video else PASSAGES_ON_PAGE
+
+
+def _passage_lines(passages: list[Passage]) -> list[str]:
+    """Return passages for people."""
+    colour = _has_colour()
+    lines = []
+    for passage in passages:
+        lines += [
+            "",
+            f"{passage.split}/{passage.part}, bytes {passage.begin} to {passage.end}",
+            show(passage, colour=colour),
+        ]
+    return lines
 
 
 def show(passage: Passage, *, colour: bool) -> str:
@@ -144,7 +168,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         for row in report["splits"]
     ]
     lines += ["", f"{'mean':>7}{'at cap':>9}{'1 byte':>9}{'bytes':>17}  source"]
-    lines += _cut(
+    lines += cut(
         [
             f"{row['mean_patch']:>7.2f}{row['at_cap']:>9.2%}{row['single']:>9.2%}{row['bytes']:>17,}"
             f"  {printable(row['source'])}"
@@ -162,14 +186,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     ]
     if report["quarantine"]:
         lines += ["", f"quarantine: {len(report['quarantine']):,} refused"]
-        lines += _cut([f"{printable(row['path'])}: {printable(row['reason'])}" for row in report["quarantine"]])
+        lines += cut([f"{printable(row['path'])}: {printable(row['reason'])}" for row in report["quarantine"]])
     return lines
-
-
-def _cut(lines: list[str]) -> list[str]:
-    """Return the first lines and how many more there are."""
-    rest = len(lines) - ROWS_SHOWN
-    return lines if rest <= 0 else [*lines[:ROWS_SHOWN], f"... and {rest:,} more (all of them with --json)"]
 
 
 def _histogram(counts: list[int]) -> list[str]:

@@ -4,6 +4,7 @@ counts + labels -> bars, ticks, a line of the mean -> Chart
 """
 
 import math
+import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 38, 8, 16, 36
 # Bits where the next darker tint of a patch begins: finer where most text lies.
 TINTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 LONGEST_BAR = 40  # patch lengths with a bar of their own
+SHORTEST_SPAN = 1 / 64  # seconds; what is shorter counts as this
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -49,6 +51,47 @@ class Chart:
     """Heights and labels beside them."""
     mark: tuple[float, str] | None = None
     """Place and label of a dashed line."""
+
+
+def frame() -> dict[str, int]:
+    """Return what the template needs to know of the drawing."""
+    drawing = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "top": TOP}
+    return drawing | {"right": WIDTH - RIGHT, "base": HEIGHT - BOTTOM, "middle": WIDTH // 2}
+
+
+def span_chart(title: str, seconds: Sequence[float], what: str) -> Chart:
+    """Return videos or scenes by length, a bar a doubling.
+
+    Args:
+        title: What stands above it.
+        seconds: Their lengths.
+        what: What they are.
+    """
+    powers = [math.floor(math.log2(max(length, SHORTEST_SPAN))) for length in seconds]
+    first, last = min(powers, default=0), max(powers, default=0)
+    counts = [powers.count(power) for power in range(first, last + 1)]
+    labels = [f"{span(2.0**power)} to {span(2.0 ** (power + 1))}" for power in range(first, last + 1)]
+    step = _width(counts)
+    every = -(-(len(counts) + 1) // 7)
+    ticks = [(LEFT + k * step, span(2.0 ** (first + k))) for k in range(0, len(counts) + 1, every)]
+    middle = math.log2(max(statistics.median(seconds), SHORTEST_SPAN)) - first if seconds else 0
+    return Chart(
+        title=title,
+        about=f"{len(seconds):,} {what}, {span(sum(seconds))} in all; the longest has {span(max(seconds, default=0))}.",
+        across="time, doubling",
+        bars=_bars(counts, labels, what),
+        ticks=ticks,
+        lines=_lines(counts),
+        mark=(LEFT + middle * step, f"median {span(statistics.median(seconds))}") if seconds else None,
+    )
+
+
+def span(seconds: float) -> str:
+    """Return a time with a unit and two or three digits."""
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s" if seconds >= 1 or not seconds else f"{1000 * seconds:.3g} ms"
 
 
 def document_chart(lengths: Lengths) -> Chart:

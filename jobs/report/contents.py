@@ -1,25 +1,39 @@
-"""What the manifest and the quarantine tell, as rows for the page.
+"""What the manifest tells, as rows for the page.
 
-files -> sizes by array      spans -> sources, largest first, and folders      quarantine -> refusals by reason
+files -> sizes by array      spans -> sources, largest first, and folders      config -> settings
 """
 
-import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bytropix.datasets.store import Store
 from bytropix.jobs.store_report import source_rows
 
-ARRAYS = ("bytes", "entropy", "starts", "doc_ends", "doc_meta")
-TARS = ("tar", "index")
+ARRAYS = {
+    "bytes": "bytes",
+    "entropy": "entropy",
+    "starts": "patch starts",
+    "doc_ends": "document ends",
+    "doc_meta": "document origins",
+    "frames": "frames",
+    "unit_ends": "ends of coded units",
+    "unit_stops": "frames of coded units",
+    "regions": "regions",
+    "motion": "motion regions",
+    "pts": "times",
+    "video_ends": "video ends",
+    "scene_ends": "scene ends",
+    "video_meta": "video origins",
+}
+"""What lies in a folder of its own in a Zarr part."""
+TARS = {"tar": "tar parts", "index": "indexes of tars"}
+OTHERS = {"metadata": "metadata of parts", "table": "entropy table", "quarantine": "quarantine"}
 SOURCES_OPEN = 12
 SOURCES_SHOWN = 500
 FOLDERS_SHOWN = 14
 FOLDER_STEPS = 4
 REASONS_SHOWN = 40
-EXAMPLES = 5
-_NUMBER = re.compile(r"\d[\d,.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +52,6 @@ class Shares:
         return max([amount for _, amount in self.rows] + [self.rest_amount, 1])
 
 
-@dataclass(slots=True)
-class Refusal:
-    """Inputs that were refused for one reason."""
-
-    reason: str
-    count: int = 0
-    examples: list[tuple[str, str]] = field(default_factory=list)
-    """Path and full reason of the first ones."""
-
-
 def disk_sizes(store: Store) -> list[tuple[str, int]]:
     """Return bytes on disk by what they hold: each array of Zarr parts, tar files, the entropy table, the rest."""
     sizes: Counter[str] = Counter()
@@ -58,8 +62,7 @@ def disk_sizes(store: Store) -> list[tuple[str, int]]:
             sizes[top if top in ARRAYS else suffix if suffix in TARS else "metadata"] += file.size
     sizes["table"] = sum(file.size for file in store.manifest.babylon)
     sizes["quarantine"] = store.manifest.quarantine.size
-    order = (*ARRAYS, *TARS, "metadata", "table", "quarantine")
-    return [(name, sizes[name]) for name in order if sizes[name]]
+    return [(said, sizes[name]) for name, said in (ARRAYS | TARS | OTHERS).items() if sizes[name]]
 
 
 def settings(config: dict[str, Any]) -> list[tuple[str, str]]:
@@ -91,19 +94,3 @@ def by_folder(rows: list[dict[str, Any]]) -> Shares:
     ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
     rest = ranked[FOLDERS_SHOWN:]
     return Shares(ranked[:FOLDERS_SHOWN], len(rest), sum(amount for _, amount in rest))
-
-
-def refusals(rows: list[dict[str, Any]]) -> list[Refusal]:
-    """Return the rows of a quarantine by reason, the most frequent first; reasons that differ in numbers are one."""
-    groups: dict[str, Refusal] = {}
-    for row in rows:
-        group = groups.setdefault(_NUMBER.sub("N", row["reason"]), Refusal(row["reason"]))
-        group.count += 1
-        if len(group.examples) < EXAMPLES:
-            group.examples.append((_place(row), row["reason"]))
-    return sorted(groups.values(), key=lambda group: (-group.count, group.reason))
-
-
-def _place(row: dict[str, Any]) -> str:
-    """Return what was refused: a file, or a record of it."""
-    return f"{row['path']} : {row['record']}" if row.get("record") else str(row["path"])

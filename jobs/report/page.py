@@ -1,9 +1,10 @@
 """The page: one HTML file without a network, the same bytes for the same store and seed.
 
-manifest, quarantine, survey, passages -> values -> report.html.j2, everything escaped -> a file, as a whole
+manifest, quarantine, survey, passages -> values -> report.html.j2 | of a video store, reels -> videos.html.j2
+values in a template, everything escaped -> page.html.j2 -> a file, as a whole
 
 What a store holds is not to be trusted: names and text pass through Jinja's escaping, and the page's own policy allows
-no request and no script but the one that sorts the table of sources, which it names by its hash.
+no request and no script but our own, which sorts tables and holds pictures still, and which it names by its hash.
 """
 
 import base64
@@ -21,26 +22,17 @@ from markupsafe import Markup
 
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
+from bytropix.jobs.drawing import COLOURS, clock
 from bytropix.jobs.report import charts, contents, survey
 from bytropix.jobs.report.passages import Passage, characters, choose_passages
-from bytropix.jobs.store_report import length_counts, printable, split_rows, store_facts
+from bytropix.jobs.report.video_page import video_values
+from bytropix.jobs.store_report import length_counts, printable, refusals, split_rows, store_facts
 from bytropix.patching import QUANTA_PER_BIT
 
 GENERATOR = '<meta name="generator" content="bytropix inspect">'
+CSS_COLOURS = [f"rgb({red},{green},{blue})" for red, green, blue in COLOURS]
 LONGEST_NAME = 160  # characters of a name or a reason that are shown
 MARKS = 3  # accents in a row that are drawn; more of them would climb over the lines above
-ARRAY_NAMES = {
-    "bytes": "bytes",
-    "entropy": "entropy",
-    "starts": "patch starts",
-    "doc_ends": "document ends",
-    "doc_meta": "document origins",
-    "tar": "tar parts",
-    "index": "indexes of tars",
-    "metadata": "metadata of parts",
-    "table": "entropy table",
-    "quarantine": "quarantine",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +53,7 @@ class Patch:
     pieces: list[Piece]
 
 
-def write_page(path: Path, store: Store, *, passages: int, seed: int) -> None:
+def write_page(path: Path, store: Store, *, samples: int, seed: int) -> None:
     """Write the page of a store, in place of an earlier page but of no other file.
 
     Raises:
@@ -76,7 +68,7 @@ def write_page(path: Path, store: Store, *, passages: int, seed: int) -> None:
     try:
         if path.exists() and GENERATOR.encode() not in path.read_bytes()[:1024]:
             raise ConfigError(f"--html {path}: is there and is no report of bytropix; name another file or remove it")
-        page = render(store, passages=passages, seed=seed)
+        page = render(store, samples=samples, seed=seed)
         try:
             with beside.open("wb") as file:
                 file.write(page.encode())
@@ -89,8 +81,8 @@ def write_page(path: Path, store: Store, *, passages: int, seed: int) -> None:
         raise ConfigError(f"--html {path}: cannot be written ({error.strerror}); name another file") from error
 
 
-def render(store: Store, *, passages: int, seed: int) -> str:
-    """Return the page of a store, with this many passages that `seed` chooses."""
+def render(store: Store, *, samples: int, seed: int) -> str:
+    """Return the page of a store, with this many passages, or videos in full, that `seed` chooses."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bytropix.jobs.report", "."),
         autoescape=True,
@@ -99,16 +91,19 @@ def render(store: Store, *, passages: int, seed: int) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(size=charts.size, percent=charts.percent, shown=shown)
-    template = environment.get_template("report.html.j2")
-    script = _source(environment, "sort.js.j2")
+    environment.filters.update(size=charts.size, percent=charts.percent, span=charts.span, clock=clock, shown=shown)
+    name, values = PAGES[store.manifest.kind]
+    template = environment.get_template(name)
+    script = _source(environment, "sort.js.j2") + _source(environment, "still.js.j2")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return template.render(
         generator=Markup(GENERATOR),
-        style=Markup(environment.get_template("style.css.j2").render(sources_open=contents.SOURCES_OPEN)),
+        style=Markup(
+            environment.get_template("style.css.j2").render(sources_open=contents.SOURCES_OPEN, colours=CSS_COLOURS)
+        ),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
-        **_values(store, passages, seed),
+        **values(store, samples, seed),
     )
 
 
@@ -132,16 +127,14 @@ def _values(store: Store, passages: int, seed: int) -> dict[str, Any]:
     splits, counts, rows = split_rows(store), length_counts(store), contents.largest_sources(store)
     n_bytes, patches = sum(row["bytes"] for row in splits), sum(counts)
     disk = contents.disk_sizes(store)
-    refused = contents.refusals(store.quarantine())
+    refused = refusals(store.quarantine())
     found = survey.entropies(store, seed)
     largest = rows[: contents.SOURCES_SHOWN]
     mean = n_bytes / max(patches, 1)
     facts = store_facts(store)
     tints = charts.TINTS
-    frame = {"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "top": charts.TOP}
-    frame |= {"right": charts.WIDTH - charts.RIGHT, "base": charts.HEIGHT - charts.BOTTOM, "middle": charts.WIDTH // 2}
     return {
-        "frame": frame,
+        "frame": charts.frame(),
         "settings": contents.settings(manifest.config),
         "facts": facts,
         "calibration": manifest.patcher["calibration"],
@@ -152,7 +145,7 @@ def _values(store: Store, passages: int, seed: int) -> dict[str, Any]:
         "patches": patches,
         "mean": mean,
         "splits": splits,
-        "disk": [(ARRAY_NAMES[name], amount) for name, amount in disk],
+        "disk": disk,
         "on_disk": sum(amount for _, amount in disk),
         "sources": largest,
         "sources_open": contents.SOURCES_OPEN,
@@ -207,3 +200,6 @@ def _pieces(chars: list[tuple[str, bool]]) -> list[Piece]:
         else:
             pieces.append(Piece(kind, char))
     return pieces
+
+
+PAGES = {"bytes": ("report.html.j2", _values), "video": ("videos.html.j2", video_values)}

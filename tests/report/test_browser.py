@@ -27,7 +27,7 @@ OVERHANG = """
 def page(hostile: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of the hostile store."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_page(path, hostile, passages=20, seed=0)
+    write_page(path, hostile, samples=20, seed=0)
     return path
 
 

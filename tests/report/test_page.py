@@ -12,10 +12,10 @@ import pytest
 from bytropix.datasets.store import PartLayout, Store
 from bytropix.jobs.cli import main
 from bytropix.jobs.report import Passage, choose_passages, render, survey
-from bytropix.jobs.report.contents import REASONS_SHOWN, SOURCES_SHOWN, by_folder, disk_sizes, refusals
+from bytropix.jobs.report.contents import REASONS_SHOWN, SOURCES_SHOWN, by_folder, disk_sizes
 from bytropix.jobs.report.page import MARKS, patches_of, shown
 from bytropix.jobs.report.survey import document_lengths, entropies
-from bytropix.jobs.store_report import length_counts
+from bytropix.jobs.store_report import length_counts, refusals
 
 Make = Callable[..., Store]
 VOID = {"meta", "link", "br"}
@@ -66,7 +66,7 @@ def passage(text: bytes, starts: list[int], entropy: int = 64) -> Passage:
 
 def test_the_page_says_what_the_manifest_says(hostile: Store) -> None:
     """Name, fingerprint, sizes, splits, sources, patches, what was dropped and why something was refused."""
-    page = Page(render(hostile, passages=4, seed=0))
+    page = Page(render(hostile, samples=4, seed=0))
     n_bytes, patches = sum(part.n_bytes for part in hostile.manifest.parts), sum(length_counts(hostile))
 
     for said in (
@@ -92,8 +92,8 @@ def test_nothing_in_a_store_becomes_markup(hostile: Store, make_store: Make, tmp
     """Elements and attributes are those of a harmless store: names, text and reasons stay text."""
     documents = {f"dir/{k}": f"a harmless text {k}\n\0".encode() * 60 for k in range(7)}
     refused = [{"path": "a", "reason": "empty"}, {"path": "b", "reason": "after 3"}, {"path": "c", "reason": "after 4"}]
-    tame = Page(render(make_store(tmp_path / "s.bx", documents, refused=refused, dropped={"a": 1}), passages=9, seed=0))
-    text = render(hostile, passages=40, seed=0)
+    tame = Page(render(make_store(tmp_path / "s.bx", documents, refused=refused, dropped={"a": 1}), samples=9, seed=0))
+    text = render(hostile, samples=40, seed=0)
     page = Page(text)
     addresses = {value for _, name, value in page.attributes if name in ("src", "href", "action", "data", "srcset")}
 
@@ -107,7 +107,7 @@ def test_nothing_in_a_store_becomes_markup(hostile: Store, make_store: Make, tmp
 
 def test_no_control_character_reaches_the_page(hostile: Store) -> None:
     """Bytes that are no text, marks that turn the direction of writing and control characters stand as escapes."""
-    text = render(hostile, passages=60, seed=0)
+    text = render(hostile, samples=60, seed=0)
 
     assert {char for char in text if not char.isprintable()} <= {"\n", "\xa0"}
     assert {"\\x00", "\\xff", "\\x1b", "\\u202e"} <= set(re.findall(r"\\x..|\\u....", text))
@@ -115,7 +115,7 @@ def test_no_control_character_reaches_the_page(hostile: Store) -> None:
 
 def test_names_of_either_direction_are_isolated(hostile: Store) -> None:
     """What a store names stands in an element that keeps its direction of writing to itself."""
-    text = render(hostile, passages=20, seed=0)
+    text = render(hostile, samples=20, seed=0)
 
     for name in ("dir/עברית.txt", "dir/العربية.txt"):
         found = text.count(name)
@@ -165,7 +165,8 @@ def test_sizes_by_array_are_those_of_the_files(hostile: Store) -> None:
     files = [path for path in hostile.path.rglob("*") if path.is_file() and path.name != "manifest.json"]
 
     assert sum(sizes.values()) == sum(path.stat().st_size for path in files)
-    assert {"bytes", "entropy", "starts", "doc_ends", "doc_meta", "table", "quarantine"} <= set(sizes)
+    said = {"bytes", "entropy", "patch starts", "document ends", "document origins", "entropy table", "quarantine"}
+    assert said <= set(sizes)
     assert sizes["bytes"] == sum(path.stat().st_size for path in files if "bytes" in path.parts)
 
 
@@ -198,7 +199,7 @@ def test_a_large_store_is_sampled(make_store: Make, tmp_path: Path, monkeypatch:
     assert 3 * 1000 < found.n_bytes <= 3 * size
     assert found == entropies(store, 0)
     assert (lengths.parts, lengths.of_parts, lengths.documents) == (2, 5, 2)
-    assert "from 2 of 5 parts" in render(store, passages=0, seed=0)
+    assert "from 2 of 5 parts" in render(store, samples=0, seed=0)
 
 
 def test_thousands_of_sources_are_cut(make_store: Make, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_thousands_of_sources_are_cut(make_store: Make, tmp_path: Path) -> None:
     many = SOURCES_SHOWN + 700
     rows = [{"path": f"{k}.gz", "reason": f"{'x' * (k % 200)} broken", "bytes_read": 0} for k in range(3000)]
     documents = {f"folder{k % 90}/{k:05d}.txt": b"word " * (k + 1) for k in range(many)}
-    text = render(make_store(tmp_path / "s.bx", documents, refused=rows, in_part=many), passages=20, seed=0)
+    text = render(make_store(tmp_path / "s.bx", documents, refused=rows, in_part=many), samples=20, seed=0)
     page = Page(text)
 
     assert f"The {SOURCES_SHOWN:,} largest are here; the other 700 have" in page.words
@@ -223,8 +224,8 @@ def test_long_names_are_cut_in_the_middle(hostile: Store) -> None:
     assert len(shown(name)) < 170
     assert shown(name).startswith("dir/longlong")
     assert shown(name).endswith("longlong")
-    assert shown(name) in render(hostile, passages=20, seed=0)
-    assert "long" * 50 not in render(hostile, passages=20, seed=0)
+    assert shown(name) in render(hostile, samples=20, seed=0)
+    assert "long" * 50 not in render(hostile, samples=20, seed=0)
 
 
 def test_refusals_of_one_kind_stand_together() -> None:
