@@ -151,7 +151,7 @@ def _stores(source: Store | Mixture) -> tuple[Store, ...]:
     return (source,) if isinstance(source, Store) else source.stores
 
 
-def _parts(store: Store, split: str) -> Parts:
+def _parts(store: Store, split: str) -> Parts[Part]:
     """Return the parts of a split."""
     parts = store.parts(split)
     if not parts:

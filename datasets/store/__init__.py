@@ -10,6 +10,7 @@ from bytropix.datasets.store.rows import Listing, grown, part_bytes
 from bytropix.datasets.store.schema import (
     FORMAT_VERSION,
     LISTED_VERSION,
+    VIDEO_VERSION,
     FileRecord,
     Manifest,
     PartRecord,
@@ -19,11 +20,15 @@ from bytropix.datasets.store.schema import (
 )
 from bytropix.datasets.store.storage import Storage, StoredFile, open_storage
 from bytropix.datasets.store.store import Store
+from bytropix.datasets.store.video_formats import VideoLayout, open_video_part, write_video_part
+from bytropix.datasets.store.video_part import CodedFrames, VideoArrays, VideoPart, video_meta_line
 
 __all__ = [
     "CODECS",
     "FORMAT_VERSION",
     "LISTED_VERSION",
+    "VIDEO_VERSION",
+    "CodedFrames",
     "FileRecord",
     "Listing",
     "Manifest",
@@ -37,15 +42,21 @@ __all__ = [
     "Storage",
     "Store",
     "StoredFile",
+    "VideoArrays",
+    "VideoLayout",
+    "VideoPart",
     "doc_meta_line",
     "grown",
     "load_patcher",
     "open_part",
     "open_storage",
+    "open_video_part",
     "part_bytes",
     "publish",
     "settled",
+    "video_meta_line",
     "write_part",
     "write_patcher",
     "write_starts",
+    "write_video_part",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from bytropix.datasets.store.formats import records_of
 from bytropix.datasets.store.schema import FileRecord
 from bytropix.datasets.store.storage import Storage
-from bytropix.datasets.store.zarr_part import encode_group
+from bytropix.datasets.store.zarr_group import ArrayLayout, encode_group
 from bytropix.errors import StoreError
 
 if TYPE_CHECKING:  # with its compiled kernels it takes a second to import, and a store opens without it
@@ -23,7 +23,9 @@ MOST_BYTES = 1 << 24  # of a table in memory: what claims more is none of ours
 
 def write_patcher(storage: Storage, patcher: "Patcher") -> tuple[dict[str, Any], tuple[FileRecord, ...]]:
     """Write the table of a patcher and return its settings and its files, for the manifest."""
-    files = encode_group(patcher.table.arrays(), "zstd", attributes={"measure": patcher.table.measure})
+    files = encode_group(
+        patcher.table.arrays(), ArrayLayout(codec="zstd"), attributes={"measure": patcher.table.measure}
+    )
     storage.write_folder(BABYLON, files)
     return patcher.settings(), records_of(files)
 

@@ -13,6 +13,7 @@ from bytropix.datasets.store.codecs import CodecName, check_codec
 from bytropix.datasets.store.part import Part, PartArrays
 from bytropix.datasets.store.schema import NEXT, FileRecord, PartRecord, SourceSpan, beside_name
 from bytropix.datasets.store.storage import Storage, StoredFile
+from bytropix.datasets.store.zarr_group import ArrayLayout, encode_group
 from bytropix.errors import ConfigError
 
 FormatName = Literal["zarr", "webdataset"]
@@ -123,7 +124,7 @@ def write_starts(
         files = tar_part.encode_part(arrays, record.name)
     else:
         packed = {"starts": zarr_part.pack(arrays.starts)}
-        group = zarr_part.encode_group(packed, layout.used_codec, layout.codec_level)
+        group = encode_group(packed, ArrayLayout(codec=layout.used_codec, level=layout.codec_level))
         files = [file for file in group if file.name.startswith("starts/")]
     beside = [StoredFile(beside_name(file.name), file.pieces) for file in files]
     for item in beside:

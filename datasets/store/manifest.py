@@ -17,16 +17,19 @@ from bytropix.datasets.store.commit import BESIDE
 from bytropix.datasets.store.rows import Listing, Rows, listed, lists_from_plain
 from bytropix.datasets.store.schema import (
     LISTED_VERSION,
+    VIDEO_VERSION,
     FileRecord,
     Manifest,
     PartRecord,
     SourceRecord,
+    plain_row,
 )
 from bytropix.datasets.store.storage import Storage
-from bytropix.datasets.store.trust import check_inside, check_part, check_total
+from bytropix.datasets.store.trust import check_inside, check_kind, check_part, check_total
 from bytropix.errors import ConfigError, StoreError
 
 MANIFEST = "manifest.json"
+KINDS = ("bytes", "video")  # of stores
 PART_LISTS, SOURCE_LISTS = "part_lists", "source_lists"  # in place of parts and sources
 DEFAULT_LISTING = Listing()
 _CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{64})"')
@@ -52,7 +55,7 @@ def manifest_text(manifest: Manifest) -> bytes:
             lines = ",\n ".join(json.dumps(one.plain(), sort_keys=True) for one in rows.lists)
             entries[key] = f"[\n {lines}\n]"
         else:
-            entries[field] = json.dumps(to_plain(rows), indent=1, sort_keys=True)
+            entries[field] = json.dumps([plain_row(row) for row in rows], indent=1, sort_keys=True)
     indented = ((key, value.replace("\n", "\n ")) for key, value in sorted(entries.items()))
     text = ("{\n" + ",\n".join(f' "{key}": {value}' for key, value in indented) + "\n}\n").encode()
     return text.replace(b'"checksum": ""', f'"checksum": "{hashlib.sha256(text).hexdigest()}"'.encode(), 1)
@@ -73,6 +76,7 @@ def read_manifest(storage: Storage, name: str = MANIFEST) -> tuple[Manifest, str
     if not isinstance(manifest.parts, Rows):
         for part in manifest.parts:
             check_part(place, part)
+            check_kind(place, manifest.kind, part)
         check_total(place, [part.n_bytes for part in manifest.parts])
     return manifest, hashlib.sha256(data).hexdigest()
 
@@ -162,6 +166,8 @@ def _with_lists(storage: Storage, manifest: Manifest, listing: Listing) -> tuple
     sources = listed(storage, SourceRecord, manifest.sources, listing)
     if isinstance(parts, Rows) or isinstance(sources, Rows):
         manifest = replace(manifest, format_version=LISTED_VERSION)
+    if manifest.kind == "video":
+        manifest = replace(manifest, format_version=VIDEO_VERSION)
     manifest = replace(manifest, parts=parts, sources=sources)
     return manifest, manifest_text(manifest)
 
@@ -198,10 +204,9 @@ def _parse(storage: Storage, place: str, data: bytes) -> Manifest:
         version = plain["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{place}: damaged ({error}); restore it or ingest again") from error
-    if not isinstance(version, int) or version > LISTED_VERSION:
+    if not isinstance(version, int) or version > VIDEO_VERSION:
         raise StoreError(
-            f"{place}: format version {version!r} is newer than this bytropix reads ({LISTED_VERSION}); "
-            "upgrade bytropix"
+            f"{place}: format version {version!r} is newer than this bytropix reads ({VIDEO_VERSION}); upgrade bytropix"
         )
     found = _CHECKSUM.search(data)
     blank = _CHECKSUM.sub(b'"checksum": ""', data, count=1)
@@ -217,6 +222,9 @@ def _parse(storage: Storage, place: str, data: bytes) -> Manifest:
         both = sorted(rows.keys() & plain.keys())
         if both:
             raise ConfigError(f"both {both[0]} and lists of them")
-        return replace(from_plain(Manifest, plain | dict.fromkeys(rows, ())), **rows)
+        manifest = replace(from_plain(Manifest, plain | dict.fromkeys(rows, ())), **rows)
+        if manifest.kind not in KINDS:
+            raise ConfigError(f"a store of {manifest.kind!r}; this bytropix knows {', '.join(KINDS)}")
+        return manifest
     except ConfigError as error:
         raise StoreError(f"{place}: damaged ({error}); restore it or ingest again") from error

@@ -8,14 +8,13 @@ A store may have millions of parts: what is kept of all of them is a few bytes e
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.datasets.store.formats import open_part
-from bytropix.datasets.store.part import Part
+from bytropix.datasets.store.part_files import PartFiles
 from bytropix.datasets.store.rows import Rows
 from bytropix.datasets.store.schema import FileRecord, PartRecord
 from bytropix.datasets.store.storage import Storage
@@ -24,11 +23,12 @@ from bytropix.errors import StoreError
 OPEN_PARTS = 256  # of all splits and stores; each takes some of the 1,024 files that a process may have open by default
 FEW_FILES = 2  # asked for one by one; of more, a remote folder is listed
 
+P = TypeVar("P", bound=PartFiles)
 
-_ALL: "weakref.WeakSet[Parts]" = weakref.WeakSet()
+_ALL: "weakref.WeakSet[Parts[Any]]" = weakref.WeakSet()
 
 
-class Parts(Sequence[Part]):
+class Parts(Sequence[P]):
     """The parts of one split, in order, as a sequence; safe for threads.
 
     Part i is opened when it is first asked for, and only the parts used last stay open. Where the records of parts lie
@@ -40,6 +40,7 @@ class Parts(Sequence[Part]):
         records: Of all parts of the store.
         numbers: i64 [p], which of them are these.
         sizes: i64 [p], their bytes.
+        opener: Opens one.
 
     Attributes:
         sizes: i64 [p], bytes of each part, known without opening any.
@@ -51,12 +52,13 @@ class Parts(Sequence[Part]):
         records: Sequence[PartRecord],
         numbers: NDArray[np.int64],
         sizes: NDArray[np.int64],
+        opener: Callable[[Storage, PartRecord], P],
     ) -> None:
         self.sizes = sizes
-        self._storage, self._records, self._numbers = storage, records, numbers
+        self._storage, self._records, self._numbers, self._opener = storage, records, numbers, opener
         self._listed = isinstance(records, Rows)
         self._whole = np.zeros(len(numbers), np.bool_)  # whether a part's files were there with their sizes
-        self._open: OrderedDict[int, Part] = OrderedDict()
+        self._open: OrderedDict[int, P] = OrderedDict()
         _ALL.add(self)
         self._lock = threading.Lock()
 
@@ -65,10 +67,10 @@ class Parts(Sequence[Part]):
         return len(self._numbers)
 
     @overload
-    def __getitem__(self, key: int) -> Part: ...
+    def __getitem__(self, key: int) -> P: ...
     @overload
-    def __getitem__(self, key: slice) -> list[Part]: ...
-    def __getitem__(self, key: int | slice) -> Part | list[Part]:
+    def __getitem__(self, key: slice) -> list[P]: ...
+    def __getitem__(self, key: int | slice) -> P | list[P]:
         """Return a part, or some."""
         if isinstance(key, slice):
             return [self[place] for place in range(*key.indices(len(self)))]
@@ -89,17 +91,19 @@ class Parts(Sequence[Part]):
         """Give the parts' rows in the manifest; no part is opened for it."""
         return (self._records[number] for number in self._numbers.tolist())
 
-    def _opened(self, place: int) -> Part:
+    def _opened(self, place: int) -> P:
         """Open a part."""
         record = self._records[int(self._numbers[place])]
         if self._listed and not self._whole[place]:
             below = record.folder if len(record.files) > FEW_FILES else None
             check_sizes(self._storage, [(record.folder, record.files)], below=below)
             self._whole[place] = True
-        return open_part(self._storage, record)
+        return self._opener(self._storage, record)
 
 
-def parts_by_split(storage: Storage, records: Sequence[PartRecord]) -> dict[str, Parts]:
+def parts_by_split(
+    storage: Storage, records: Sequence[PartRecord], opener: Callable[[Storage, PartRecord], P]
+) -> dict[str, Parts[P]]:
     """Return the parts of each split that has some; no list is read."""
     if isinstance(records, Rows):
         runs = [(one.head.split, one.part_bytes) for one in records.lists]
@@ -115,6 +119,7 @@ def parts_by_split(storage: Storage, records: Sequence[PartRecord]) -> dict[str,
             records,
             np.concatenate([np.arange(first[run], first[run + 1]) for run in of_split]),
             np.concatenate([runs[run][1] for run in of_split]),
+            opener,
         )
         for split, of_split in sorted(found.items())
     }

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.config import from_plain, to_plain
-from bytropix.datasets.store.schema import FileRecord, PartRecord
+from bytropix.datasets.store.schema import FileRecord, PartRecord, plain_row
 from bytropix.datasets.store.storage import Storage
 from bytropix.datasets.store.trust import check_inside, check_part, check_total
 from bytropix.errors import ConfigError, StoreError
@@ -265,7 +265,7 @@ def _chunks(rows: Iterator[T], list_bytes: int) -> Iterator[tuple[list[T], bytes
     text = bytearray()
     for row in rows:
         chunk.append(row)
-        text += json.dumps(to_plain(row), sort_keys=True).encode() + b"\n"
+        text += json.dumps(plain_row(row), sort_keys=True).encode() + b"\n"
         if len(text) >= list_bytes:
             yield chunk, bytes(text)
             chunk, text = [], bytearray()

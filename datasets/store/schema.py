@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from bytropix.config import to_plain
+
 FORMAT_VERSION = 2
 LISTED_VERSION = 3  # of a store whose manifest names lists of parts or of sources in place of these
+VIDEO_VERSION = 4  # of a store of video, with or without lists
 NEXT = "-next"
+VIDEO_FIELDS = ("frames", "frame_shape", "clip_frames")  # of the record of a part
 BLOCK_BYTES = 1 << 18  # raw bytes under one checksum: an inner chunk of a compressed array, a stretch of a raw one
 
 
@@ -87,6 +91,12 @@ class PartRecord:
     """The version of the store that added it."""
     beside: bool = False
     """Whether its starts still lie under the second name that a repatch writes them to, see `beside_name`."""
+    frames: int = 0
+    """Frames of video; 0 of a part of bytes. Its raw bytes are then those of the frames, its documents its videos."""
+    frame_shape: tuple[int, ...] = ()
+    """Height and width of a frame, in pixels."""
+    clip_frames: int = 0
+    """Frames of a coded unit, or of a sample of a tar; the last one of a scene may have fewer."""
 
     @property
     def folder(self) -> str:
@@ -122,7 +132,7 @@ class Manifest:
     format_version: int
     """Readers refuse a newer one."""
     kind: str
-    """What the parts hold: bytes."""
+    """What the parts hold: bytes or video."""
     config: dict[str, Any]
     """The resolved ingest config."""
     patcher: dict[str, Any]
@@ -148,6 +158,15 @@ class Manifest:
     def documents(self) -> int:
         """Documents that are stored."""
         return sum(part.documents for part in self.parts)
+
+
+def plain_row(row: object) -> dict[str, Any]:
+    """Return a row of a manifest as plain data; what only video has is left out of a part of bytes."""
+    plain: dict[str, Any] = to_plain(row)
+    if isinstance(row, PartRecord) and not row.frames:
+        for name in VIDEO_FIELDS:
+            del plain[name]
+    return plain
 
 
 def beside_name(name: str) -> str:

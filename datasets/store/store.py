@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bytropix.datasets.store.babylon import BABYLON, load_patcher
+from bytropix.datasets.store.formats import open_part
 from bytropix.datasets.store.manifest import (
     MANIFEST,
     named_here,
@@ -16,11 +17,13 @@ from bytropix.datasets.store.manifest import (
     read_manifest,
     version_name,
 )
-from bytropix.datasets.store.part import parse_rows
+from bytropix.datasets.store.part import Part, parse_rows
 from bytropix.datasets.store.parts import Parts, check_sizes, parts_by_split
 from bytropix.datasets.store.rows import Rows
 from bytropix.datasets.store.schema import Manifest
 from bytropix.datasets.store.storage import Storage, open_storage, same_files
+from bytropix.datasets.store.video_formats import open_video_part
+from bytropix.datasets.store.video_part import VideoPart
 from bytropix.errors import StoreError
 
 if TYPE_CHECKING:
@@ -38,7 +41,10 @@ class Store:
 
     def __init__(self, storage: Storage, manifest: Manifest, fingerprint: str) -> None:
         self.storage, self.manifest, self.fingerprint = storage, manifest, fingerprint
-        self._parts = parts_by_split(storage, manifest.parts)
+        # Of a store of the other kind there are none, so that nobody takes it for an empty one.
+        video = manifest.kind == "video"
+        self._parts = {} if video else parts_by_split(storage, manifest.parts, open_part)
+        self._video_parts = parts_by_split(storage, manifest.parts, open_video_part) if video else {}
 
     @classmethod
     def open(cls, place: str | Path, version: int | None = None) -> "Store":
@@ -84,19 +90,35 @@ class Store:
     @property
     def splits(self) -> list[str]:
         """Names of the splits that hold something."""
-        return sorted(self._parts)
+        return sorted({**self._parts, **self._video_parts})
 
-    def parts(self, split: str) -> Parts:
-        """Return the parts of a split, in order, each opened when it is asked for; none if the split is empty."""
+    def parts(self, split: str) -> Parts[Part]:
+        """Return the parts of a split, in order, each opened when it is asked for; none if the split is empty.
+
+        Raises:
+            StoreError: The store is one of video.
+        """
+        self._refuse_kind("bytes", "ClipStream or `video_parts`")
         nothing = np.empty(0, np.int64)
-        return self._parts.get(split) or Parts(self.storage, (), nothing, nothing)
+        return self._parts.get(split) or Parts(self.storage, (), nothing, nothing, open_part)
+
+    def video_parts(self, split: str) -> Parts[VideoPart]:
+        """Return the parts of a split of a store of video, as `parts` does.
+
+        Raises:
+            StoreError: The store is one of bytes.
+        """
+        self._refuse_kind("video", "ByteStream or `parts`")
+        nothing = np.empty(0, np.int64)
+        return self._video_parts.get(split) or Parts(self.storage, (), nothing, nothing, open_video_part)
 
     def patcher(self) -> "Patcher":
         """Return the patcher that cut this store, from its table and settings.
 
         Raises:
-            StoreError: The table is damaged.
+            StoreError: The table is damaged, or the store is one of video.
         """
+        self._refuse_kind("bytes", "ClipStream or `video_parts`")
         if not same_files(self.storage, BABYLON, self.manifest.babylon):
             raise StoreError(
                 f"{self.url}/{BABYLON}: the entropy table is damaged (a hash is wrong); restore it or ingest again"
@@ -113,6 +135,13 @@ class Store:
         if not same_files(self.storage, "", [file]):
             raise StoreError(f"{self.url}/{file.path}: damaged (its hash is wrong); restore it or ingest again")
         return parse_rows(self.storage.read(file.path).tobytes(), f"{self.url}/{file.path}")
+
+    def _refuse_kind(self, wanted: str, instead: str) -> None:
+        """Refuse to be taken for a store of another kind."""
+        if self.manifest.kind != wanted:
+            raise StoreError(
+                f"{self.url}: a store of {self.manifest.kind}, and this needs one of {wanted}; read it with {instead}"
+            )
 
 
 def find_manifest(storage: Storage, version: int | None = None) -> tuple[Manifest, str]:

@@ -3,6 +3,8 @@
 names -> inside the store?      part -> a format that is known? of at least one byte?      all parts -> still a number?
 """
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -11,6 +13,8 @@ from bytropix.datasets.store.schema import PartRecord
 from bytropix.errors import StoreError
 
 MOST_BYTES = 1 << 62  # of all parts: what is added up to this fits an i64
+MOST_SIDE = 1 << 16  # pixels
+MOST_CLIP = 1 << 20  # frames
 
 
 def check_inside(place: str, name: str) -> None:
@@ -34,10 +38,43 @@ def check_part(place: str, part: PartRecord) -> None:
         check_inside(place, step)
     if part.format not in SUFFIXES:
         raise StoreError(f"{place}: a part of format {part.format!r}, which is unknown here; upgrade bytropix")
+    if part.frames or part.frame_shape:
+        _check_frames(place, part)
     if part.n_bytes < 1 or part.documents < 1:
         raise StoreError(
             f"{place}: part {part.split}/{part.name} of {part.n_bytes} bytes in {part.documents} documents; "
             "do not trust it"
+        )
+
+
+def check_kind(place: str, kind: str, part: PartRecord) -> None:
+    """Refuse a part that is not of the kind that its store is of.
+
+    Raises:
+        StoreError: It is not.
+    """
+    if (kind == "video") != bool(part.frames):
+        raise StoreError(
+            f"{place}: part {part.split}/{part.name} of {part.frames} frames in a store of {kind}; do not trust it"
+        )
+
+
+def _check_frames(place: str, part: PartRecord) -> None:
+    """Refuse the record of a part of video whose numbers do not fit each other."""
+    shape = part.frame_shape
+    right = (
+        len(shape) == 2
+        and all(1 <= length <= MOST_SIDE for length in shape)
+        and part.n_bytes == part.frames * 3 * math.prod(shape)
+        and 1 <= part.documents <= part.frames
+        and 1 <= part.clip_frames <= MOST_CLIP
+        and not part.patch_lengths
+        and part.n_bytes < MOST_BYTES
+    )
+    if not right:
+        raise StoreError(
+            f"{place}: part {part.split}/{part.name} of {part.n_bytes} bytes in {part.frames} frames of shape "
+            f"{list(shape)}, {part.documents} videos, clips of {part.clip_frames}; do not trust it"
         )
 
 

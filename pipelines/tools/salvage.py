@@ -26,7 +26,7 @@ from bytropix.datasets.store import (
 from bytropix.datasets.store.formats import encode
 from bytropix.datasets.store.schema import FileRecord
 from bytropix.datasets.store.tar_part import index_name, read_index
-from bytropix.datasets.store.zarr_part import encode_group
+from bytropix.datasets.store.zarr_group import RAW, encode_group
 from bytropix.errors import StoreError
 from bytropix.patching import Patcher
 from bytropix.pipelines.tools.part_check import ReadOnce, patcher_of
@@ -104,7 +104,7 @@ def _left(storage: Storage, record: PartRecord, bad: tuple[str, ...], patcher: P
 def _made_anew(storage: Storage, record: PartRecord, bad: tuple[str, ...]) -> Mapping[str, bytes]:
     """Return the contents of small files of a part that others tell, by their names below the store."""
     if record.format == "zarr":
-        group = encode_group({"starts": np.zeros(1, np.uint8)}, "none")
+        group = encode_group({"starts": np.zeros(1, np.uint8)}, RAW)
         return {f"{record.folder}/zarr.json": b"".join(group[-1].pieces)} if "zarr.json" in bad else {}
     tar = next(file.path for file in record.files if file.path.endswith(".tar"))
     if tar in bad:

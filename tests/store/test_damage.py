@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numcodecs.zstd import Zstd
 
-from bytropix.datasets.store import LISTED_VERSION, FileRecord, PartRecord, Store, open_part, open_storage
-from bytropix.datasets.store.zarr_part import with_crc
+from bytropix.datasets.store import VIDEO_VERSION, FileRecord, PartRecord, Store, open_part, open_storage
+from bytropix.datasets.store.zarr_group import with_crc
 from bytropix.errors import StoreError
 
 
@@ -160,7 +160,7 @@ def test_paths_outside_the_store_are_refused(store: Path, name: str) -> None:
     [
         (lambda store: shutil.rmtree(store), r"no such store; make one with `bytropix ingest"),
         (lambda store: (store / "manifest.json").unlink(), r"unfinished or not a store.*--resume"),
-        (rewrite(lambda plain: plain.update(format_version=LISTED_VERSION + 1)), r"newer than this.*upgrade bytropix"),
+        (rewrite(lambda plain: plain.update(format_version=VIDEO_VERSION + 1)), r"newer than this.*upgrade bytropix"),
         (lambda store: (store / "manifest.json").write_text("[]"), r"manifest.json: damaged"),
         (lambda store: (store / "manifest.json").write_bytes(b"\xff\x00"), r"manifest.json: damaged"),
         (rewrite(lambda plain: plain.pop("parts")), r"manifest.json: damaged.*missing key 'parts'"),

@@ -14,7 +14,7 @@ from numcodecs import LZ4, Blosc, Zstd
 from bytropix.datasets.store import PartLayout, Store
 from bytropix.datasets.store.codecs import HEADER_BYTES, decoder
 from bytropix.datasets.store.schema import BLOCK_BYTES
-from bytropix.datasets.store.zarr_part import with_crc
+from bytropix.datasets.store.zarr_group import with_crc
 from bytropix.errors import StoreError
 from bytropix.jobs.bench.forge import signed, vouched
 from bytropix.jobs.bench.fuzz import KINDS, SmallStore, harm_done, read_everything, small_store

@@ -106,7 +106,7 @@ def test_threads_share_one_map(shared_store: Path) -> None:
 
         def opened(part: Part = part, together: threading.Barrier = together) -> object:
             together.wait()
-            return part._file("bytes").data
+            return part._array("bytes")._file(0)
 
         with ThreadPoolExecutor(4) as executor:
             tasks = [executor.submit(opened) for _ in range(4)]
