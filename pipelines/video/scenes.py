@@ -35,6 +35,7 @@ PAST_FRAMES = 8  # what "usually" looks back on
 FLAT = 16.0  # variance in squared levels below which a grid has no structure to correlate
 BLACK_SHARE = 0.98
 STILL_CELL, STILL_MEAN = 3.0, 0.75  # levels
+NEAR = 1e-6  # seconds that sums of times may be off
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -117,11 +118,13 @@ class SceneFinder:
             images: u8 [k, h, w, 3], of one size throughout.
             times: f64 [k], when each is shown, in seconds, rising.
         """
+        if not len(images):
+            return SceneFrames(images, times, *np.zeros((3, 0), np.bool_))
         rows, columns = (min(FINE, side) for side in images.shape[1:3])
         fine = cell_means(images, rows, columns)
         coarse = _pool(fine, rows, columns)
         if self._held is None:
-            self._rest = fine[0] if len(fine) else self._rest
+            self._rest = fine[0].copy()
             self._cells = np.zeros((0, coarse.shape[1]), np.float32)
         black, frozen, back = self._watch(fine, times)
         arrived = SceneFrames(images, times, back, black, frozen)
@@ -130,7 +133,7 @@ class SceneFinder:
         self._cells = np.concatenate([self._cells, coarse])
         self._times = np.concatenate([self._times, times])
         moved, changed = _differences(self._cells[max(known - 1, 0) :])
-        first = [] if known else [np.zeros(1, np.float32)][: len(coarse)]
+        first = [] if known else [np.zeros(1, np.float32)]
         self._moved = np.concatenate([self._moved, *first, moved])
         self._changed = np.concatenate([self._changed, *first, changed])
         return self._give(self._decided())
@@ -138,8 +141,7 @@ class SceneFinder:
     def finish(self) -> SceneFrames:
         """Return the frames that were held back; the video is over, or breaks off here."""
         if self._held is None:
-            none = np.zeros(0, np.bool_)
-            return SceneFrames(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0), none, none, none)
+            return SceneFrames(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0), *np.zeros((3, 0), np.bool_))
         return self._give(len(self._times))
 
     def _watch(
@@ -315,11 +317,11 @@ def _watch_stills(
         if np.isnan(since[0]) or most > STILL_CELL or total > STILL_MEAN * rest.size:
             rest[:] = fine[k]
             since[0] = times[k]
-        frozen[k] = times[k] - since[0] >= frozen_seconds
+        frozen[k] = times[k] - since[0] >= frozen_seconds - NEAR
         if black[k] and np.isnan(since[1]):
             since[1] = times[k]
         elif not black[k]:
-            back[k] = times[k] - since[1] >= FLASH_SECONDS  # never of NaN
+            back[k] = times[k] - since[1] >= FLASH_SECONDS - NEAR  # never of NaN
             since[1] = np.nan
 
 
