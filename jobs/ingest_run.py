@@ -1,6 +1,6 @@
-"""What `ingest bytes` and `append` share: how the work is done, bars while it is, and the report at the end.
+"""What `ingest` and `append` share: how the work is done, bars while it is, and the report at the end.
 
-options -> ingest_bytes or append_bytes, with a bar per stage -> summary lines on stderr, or one JSON object on stdout
+options -> ingest_..., append_bytes, with a bar per stage -> summary lines on stderr, or one JSON object on stdout
 """
 
 import json
@@ -39,12 +39,19 @@ class RunOptions:
     """Print one JSON object on stdout and nothing else."""
 
 
-def run(options: RunOptions, work: Callable[..., IngestSummary]) -> dict[str, Any]:
+def run(
+    options: RunOptions,
+    work: Callable[..., IngestSummary],
+    report_of: "Callable[[IngestSummary, float], dict[str, Any]] | None" = None,
+    lines_of: "Callable[[dict[str, Any]], str] | None" = None,
+) -> dict[str, Any]:
     """Do the work, say what was done, and return it as plain data.
 
     Args:
         options: How.
         work: Takes the options of `ingest_bytes` as keywords.
+        report_of: Returns what was done, in so many seconds; that of bytes if `None`.
+        lines_of: Returns it for people; the same.
     """
     begin = time.perf_counter()
     with stage_bars() as progress:
@@ -59,11 +66,11 @@ def run(options: RunOptions, work: Callable[..., IngestSummary]) -> dict[str, An
             progress=progress,
             say=lambda line: print(line, file=sys.stderr),
         )
-    report = _report(summary, time.perf_counter() - begin)
+    report = (report_of or _report)(summary, time.perf_counter() - begin)
     if options.json:
         print(json.dumps(report, sort_keys=True))
     else:
-        print(_lines(report), file=sys.stderr)
+        print((lines_of or _lines)(report), file=sys.stderr)
     return report
 
 

@@ -1,0 +1,224 @@
+"""The work of one group of videos, in a worker process or in this one.
+
+plan -> each video: decode, in a process of its own -> scenes -> regions -> parts, written as they fill
+                    failed? its frames are taken back, the next decoder tries; then it is refused, with the reason
+     -> is the file what was scanned? -> receipt of the group
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+from bytropix.config import from_plain, to_plain
+from bytropix.datasets.store import PartRecord, Storage, open_storage
+from bytropix.errors import ConfigError
+from bytropix.pipelines.decoders.contract import DecoderName, VideoFault
+from bytropix.pipelines.decoders.registry import DECODERS
+from bytropix.pipelines.receipts import is_whole, key_of, read_receipt, write_receipt
+from bytropix.pipelines.video.child import decoder_process
+from bytropix.pipelines.video.config import VideoConfig
+from bytropix.pipelines.video.gather import Gatherer
+from bytropix.pipelines.video.plan import VideoGroup
+from bytropix.pipelines.video.scan import ScannedVideo, file_of
+from bytropix.pipelines.video.scenes import SceneFinder, SceneFrames
+
+STAGE_VERSION = 1  # raised when the same videos and config would give other bytes in a part
+CHANGED = "has changed since it was scanned"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTask:
+    """The parts of one group to write."""
+
+    url: str
+    """Where the store lies."""
+    group: VideoGroup
+    config: VideoConfig
+    version: int
+    """The version of the store that the parts are added in."""
+
+    def __str__(self) -> str:
+        return f"{self.group.split}/{self.group.number:05d}"
+
+    @property
+    def key(self) -> str:
+        """Hash of all that decides the parts' bytes and records."""
+        videos = [[video.file.name, video.sha256] for video in self.group.videos]
+        return key_of(videos, self.config, self.version, STAGE_VERSION, version_of("av"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoDone:
+    """What became of a video."""
+
+    source: str
+    size: int
+    """Bytes of its file."""
+    frames: int
+    """That are stored."""
+    frames_read: int = 0
+    """That were decoded, where something was wrong."""
+    refused: str = ""
+    """What was wrong; empty if nothing was."""
+    lasting: bool = True
+    """Whether it would be wrong again: not so of what was too slow, or has changed."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its row of quarantine."""
+        kept = {"frames_kept": self.frames} if self.frames else {}
+        return {
+            "bytes_read": self.size,
+            "frames_read": self.frames_read,
+            "path": self.source,
+            "reason": self.refused,
+        } | kept
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupDone:
+    """What became of a group."""
+
+    records: tuple[PartRecord, ...]
+    """Of its parts."""
+    videos: tuple[VideoDone, ...]
+    skipped: bool = False
+    """Whether an earlier run wrote them."""
+
+
+def do_group(task: GroupTask) -> GroupDone:
+    """Write the parts of a group and their receipt unless an earlier run has.
+
+    Raises:
+        StoreError: The disk is full, or a spool file is damaged.
+    """
+    storage, group = open_storage(task.url), task.group
+    receipt, key = f"group-{group.number:05d}", task.key
+    done = _finished(storage, group.split, receipt, key)
+    if done is not None:
+        return done
+    gatherer = Gatherer(storage, group.split, group.number, task.config, task.version)
+    videos = tuple(_take(video, gatherer, task.config, storage) for video in group.videos)
+    made = GroupDone(records=gatherer.close(), videos=videos)
+    if all(video.lasting for video in videos):
+        plain = to_plain(made)
+        write_receipt(storage, group.split, receipt, key, {"records": plain["records"], "videos": plain["videos"]})
+    return made
+
+
+def _finished(storage: Storage, split: str, name: str, key: str) -> GroupDone | None:
+    """Return what an earlier run made of a group under the same key, if all of it is there."""
+    receipt = read_receipt(storage, split, name, key)
+    try:
+        records = tuple(from_plain(PartRecord, record) for record in receipt["records"])
+        videos = tuple(from_plain(VideoDone, video) for video in receipt["videos"])
+    except (KeyError, TypeError, ConfigError):
+        return None
+    if not all(is_whole(storage, record) for record in records):
+        return None
+    return GroupDone(records=records, videos=videos, skipped=True)
+
+
+def _take(video: ScannedVideo, gatherer: Gatherer, config: VideoConfig, storage: Storage) -> VideoDone:
+    """Decode a video into the parts, or leave them as they were."""
+    with file_of(video, storage) as path:
+        decoding = decode_with_fallback(video, path, gatherer, config)
+        changed = "" if _is_still(path, video.sha256) else CHANGED
+    fault = decoding.fault
+    refused = changed or (fault.reason if fault else "")
+    done = VideoDone(
+        source=video.file.name,
+        size=video.size,
+        frames=0,
+        frames_read=fault.frames_before if fault else decoding.frames_read,
+        refused=refused,
+        lasting=not (changed or (fault and fault.retry)),
+    )
+    if changed or (fault and not config.keep_partial):
+        gatherer.abandon()
+        return done
+    return replace(done, frames=gatherer.finish(decoding.facts))
+
+
+def decode_with_fallback(video: ScannedVideo, path: Path, gatherer: Gatherer, config: VideoConfig) -> "Decoding":
+    """Decode a video into the parts; where a decoder crashes or is stuck, begin again with the next one.
+
+    Args:
+        video: Which one.
+        path: Its file.
+        gatherer: Takes its frames; the video is under way in it when this returns.
+        config: Which decoders, and what is wanted of them.
+    """
+    decoders = list(DECODERS) if config.decoder == "auto" else [config.decoder]
+    for decoder in decoders:
+        gatherer.begin(video.file.name, _facts(video, decoder, config))
+        decoding = _decode(path, decoder, gatherer, config)
+        if decoding.fault is None or not decoding.fault.retry or decoder == decoders[-1]:
+            break
+        gatherer.abandon()
+    return decoding
+
+
+@dataclass(slots=True)
+class Decoding:
+    """How far a decoder came."""
+
+    frames_read: int = 0
+    frames_kept: int = 0
+    fault: VideoFault | None = None
+    bad_packets: int = 0
+    corrupt: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the last row of the video says of it."""
+        facts = {"bad_packets": self.bad_packets, "corrupt": self.corrupt}
+        dropped = {"dropped": self.frames_read - self.frames_kept} if self.frames_kept < self.frames_read else {}
+        return facts | dropped | ({"partial": self.fault.reason} if self.fault else {})
+
+
+def _decode(path: Path, decoder: str, gatherer: Gatherer, config: VideoConfig) -> Decoding:
+    """Decode a video with one decoder, up to its end or its fault."""
+    finder, decoding, process = SceneFinder(config.scenes), Decoding(), decoder_process()
+    try:
+        for frames in process.frames(path, config.wanted(decoder)):
+            decoding.frames_read += len(frames.images)
+            _keep(finder.feed(frames.images, frames.times), gatherer, decoding)
+    except VideoFault as fault:
+        decoding.fault = fault
+    _keep(finder.finish(), gatherer, decoding)
+    if process.report is not None:
+        decoding.bad_packets, decoding.corrupt = process.report.bad_packets, process.report.corrupt
+    return decoding
+
+
+def _keep(frames: SceneFrames, gatherer: Gatherer, decoding: Decoding) -> None:
+    decoding.frames_kept += len(frames.images)
+    gatherer.add(frames)
+
+
+def _facts(video: ScannedVideo, decoder: str, config: VideoConfig) -> dict[str, Any]:
+    """Return what every row of a video says of it besides counts."""
+    info = video.info
+    assert info is not None, "a video without a header is refused by the scan"
+    return {
+        "fps": info.fps,
+        "duration": info.duration,
+        "width": info.width,
+        "height": info.height,
+        "codec": info.codec,
+        "decoder": decoder,
+        "bad_packets": 0,
+        "corrupt": 0,
+    }
+
+
+def _is_still(path: Path, sha256: str) -> bool:
+    """Return whether a file is what was scanned."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
