@@ -1,34 +1,35 @@
 """Frames as a file that anything shows: a film, an animation or a sheet of pictures, by the suffix of its name.
 
-pictures u8 (h, w, 3) -> .mp4 (H.264, PyAV) | .webp | .gif | .png (Pillow) -> beside -> renamed
+pictures u8 (h, w, 3), seconds -> .mp4 (H.264) | .webp | .gif | .png (Pillow) -> beside -> renamed
 """
 
 import io
 import math
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
 from bytropix.datasets.store.commit import BESIDE, flush_file, flush_folder, rename, room_for
 from bytropix.errors import ConfigError
 from bytropix.jobs.drawing import GROUND, Frame
+from bytropix.pipelines.video.encode import write_video
 
-LEAST_STEP = 0.02  # seconds; browsers slow down what is faster
-CRF = "16"  # of H.264: thin lines of one colour stay clear
+LEAST_SECONDS = 0.02  # browsers slow down what is faster
+CRF = 12  # of H.264: thin lines of one colour stay clear
 SHEET_GAP = 8
 
+Writer = Callable[[Path, Sequence[Frame], Sequence[float]], None]
 
-def write_pictures(path: Path, pictures: Sequence[Frame], step: float) -> None:
+
+def write_pictures(path: Path, pictures: Sequence[Frame], seconds: Sequence[float]) -> None:
     """Write pictures to a file of the kind that its suffix names, as a whole or not at all.
 
     Args:
         path: Where to; an earlier file is replaced.
         pictures: u8 (h, w, 3) each, all of one size, height and width even; at least one.
-        step: Seconds from one picture to the next.
+        seconds: How long each is shown.
 
     Raises:
         ConfigError: The suffix is none of ours, or the folder is missing.
@@ -38,7 +39,7 @@ def write_pictures(path: Path, pictures: Sequence[Frame], step: float) -> None:
     beside = path.with_name(f"{BESIDE}{path.name}")
     with room_for(path):
         try:
-            writer(beside, pictures, max(step, LEAST_STEP))
+            writer(beside, pictures, seconds)
             flush_file(beside)
             rename(beside, path)
         finally:
@@ -46,7 +47,7 @@ def write_pictures(path: Path, pictures: Sequence[Frame], step: float) -> None:
         flush_folder(path.parent)
 
 
-def writer_of(path: Path) -> Callable[[Path, Sequence[Frame], float], None]:
+def writer_of(path: Path) -> Writer:
     """Return what writes a file of this name.
 
     Raises:
@@ -62,32 +63,39 @@ def writer_of(path: Path) -> Callable[[Path, Sequence[Frame], float], None]:
     return writer
 
 
-def animation(pictures: Sequence[Frame], step: float, quality: int) -> bytes:
+def animation(pictures: Sequence[Frame], seconds: Sequence[float], quality: int) -> bytes:
     """Return pictures as an endless WebP animation.
 
     Args:
         pictures: u8 (h, w, 3) each, all of one size.
-        step: Seconds from one to the next.
+        seconds: How long each is shown.
         quality: 0 to 100.
     """
     out = io.BytesIO()
     first, *rest = map(Image.fromarray, pictures)
     first.save(
-        out, "WEBP", save_all=True, append_images=rest, duration=_milliseconds(step), loop=0, quality=quality, method=4
+        out,
+        "WEBP",
+        save_all=True,
+        append_images=rest,
+        duration=_milliseconds(seconds),
+        loop=0,
+        quality=quality,
+        method=4,
     )
     return out.getvalue()
 
 
-def _write_webp(path: Path, pictures: Sequence[Frame], step: float) -> None:
-    path.write_bytes(animation(pictures, step, 90))
+def _write_webp(path: Path, pictures: Sequence[Frame], seconds: Sequence[float]) -> None:
+    path.write_bytes(animation(pictures, seconds, 90))
 
 
-def _write_gif(path: Path, pictures: Sequence[Frame], step: float) -> None:
+def _write_gif(path: Path, pictures: Sequence[Frame], seconds: Sequence[float]) -> None:
     first, *rest = map(Image.fromarray, pictures)
-    first.save(path, "GIF", save_all=True, append_images=rest, duration=_milliseconds(step), loop=0, optimize=False)
+    first.save(path, "GIF", save_all=True, append_images=rest, duration=_milliseconds(seconds), loop=0, optimize=False)
 
 
-def _write_png(path: Path, pictures: Sequence[Frame], step: float) -> None:
+def _write_png(path: Path, pictures: Sequence[Frame], seconds: Sequence[float]) -> None:
     """Write all pictures side by side, in rows."""
     height, width = pictures[0].shape[:2]
     columns = math.ceil(math.sqrt(len(pictures)))
@@ -101,23 +109,18 @@ def _write_png(path: Path, pictures: Sequence[Frame], step: float) -> None:
     Image.fromarray(sheet).save(path, "PNG")
 
 
-def _write_mp4(path: Path, pictures: Sequence[Frame], step: float) -> None:
-    """Write H.264 as every player takes it: yuv420p, the index first. One thread, so the bytes are always the same."""
+def _write_mp4(path: Path, pictures: Sequence[Frame], seconds: Sequence[float]) -> None:
     height, width = pictures[0].shape[:2]
-    rate = 1 / Fraction(step).limit_denominator(1001)
-    with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as film:
-        stream = film.add_stream("libx264", rate=rate, options={"crf": CRF, "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for picture in pictures:
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        film.mux(stream.encode(None))
+    times = np.concatenate(([0.0], np.cumsum(seconds)[:-1]))
+    with write_video(path, height, width, fps=1 / float(np.median(seconds)), crf=CRF) as film:
+        film.write(np.stack(pictures), times)
 
 
-def _milliseconds(step: float) -> int:
-    return max(round(1000 * step), 1)
+def _milliseconds(seconds: Sequence[float]) -> list[int]:
+    return [round(1000 * max(span, LEAST_SECONDS)) for span in seconds]
 
 
-WRITERS: dict[str, Callable[[Path, Sequence[Frame], float], None]] = {
+WRITERS: dict[str, Writer] = {
     ".mp4": _write_mp4,
     ".webp": _write_webp,
     ".gif": _write_gif,

@@ -23,6 +23,13 @@ class Refusal:
     count: int = 0
     examples: list[tuple[str, str]] = field(default_factory=list)
     """Path and full reason of the first ones."""
+    differ: bool = False
+    """Whether their reasons are not all the same, but for numbers."""
+
+    @property
+    def said(self) -> str:
+        """The reason of all of them, with dots for numbers that differ."""
+        return _NUMBER.sub("...", self.reason) if self.differ else self.reason
 
 
 def store_facts(store: Store) -> dict[str, Any]:
@@ -107,6 +114,7 @@ def refusals(rows: list[dict[str, Any]]) -> list[Refusal]:
     for row in rows:
         group = groups.setdefault(_NUMBER.sub("N", row["reason"]), Refusal(row["reason"]))
         group.count += 1
+        group.differ |= row["reason"] != group.reason
         if len(group.examples) < EXAMPLES:
             group.examples.append((_place(row), row["reason"]))
     return sorted(groups.values(), key=lambda group: (-group.count, group.reason))

@@ -25,7 +25,7 @@ def video_report(store: Store) -> dict[str, Any]:
         "videos": [video.row() for video in videos],
         "source_files": len(store.manifest.sources),
         "quarantine": refused,
-        "quarantine_reasons": {group.reason: group.count for group in refusals(refused)},
+        "quarantine_reasons": {group.said: group.count for group in refusals(refused)},
     }
 
 
@@ -35,6 +35,7 @@ def video_facts(store: Store, videos: Sequence[Video]) -> dict[str, Any]:
     shapes = sorted({part.frame_shape for part in manifest.parts})
     return {
         **store_facts(store),
+        "codec": ", ".join(sorted({part.codec for part in manifest.parts})),
         "height": shapes[0][0] if shapes else 0,
         "width": shapes[0][1] if shapes else 0,
         "clip_frames": manifest.config.get("clip_frames", 0),
@@ -116,7 +117,7 @@ def video_lines(report: dict[str, Any]) -> list[str]:
     lines += [
         "",
         f"decoded: {decoders or 'nothing'}; {report['bad_packets']:,} bad packets and {report['corrupt']:,} corrupt "
-        f"frames in {report['videos_with_faults']:,} videos",
+        f"frames in {report['videos_with_faults']:,} of the videos",
         f"videos: {sum(row['videos'] for row in report['splits']):,} are stored, "
         f"{f'dropped: {dropped}, ' if dropped else ''}{report['quarantined']:,} refused",
     ]

@@ -70,7 +70,8 @@ class Preview:
         ]
         times = np.array([frame.seconds for frame in frames])
         step = 1 / self.fps if self.fps else frame_step(times) or STILL
-        write_pictures(self.out, pictures, step)
+        seconds = [step] * count if self.fps else [*np.diff(times).tolist(), step]
+        write_pictures(self.out, pictures, seconds)
         source = part.video_meta()[int(np.searchsorted(part.video_ends, place.frames[0], side="right"))]["source"]
         height, width = pictures[0].shape[:2]
         figures = {
@@ -83,7 +84,7 @@ class Preview:
             "first": place.frames[0],
             "frames": count,
             "begins": frames[0].seconds,
-            "seconds_a_frame": step,
+            "seconds": sum(seconds),
             "width": width,
             "height": height,
             "boxes": [len(frame.boxes) for frame in frames],
@@ -121,8 +122,7 @@ def _clip(store: Store, split: str, number: int) -> Place:
     parts = store.video_parts(split)
     if not parts:
         raise StoreError(f"{store.url}: split {split!r} holds no videos; --split takes {', '.join(store.splits)}")
-    frames = parts[0].clip_frames
-    rule = ClipRule(frames=frames, hop=store.manifest.config.get("stride") or frames)
+    rule = ClipRule.of(store)
     table = ClipTable(Scenes.of(parts, cross_cuts=False), rule)
     if not table.clips:
         raise StoreError(

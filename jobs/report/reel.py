@@ -14,8 +14,8 @@ from PIL import Image
 
 from bytropix.datasets.store import Store
 from bytropix.jobs.drawing import Frame, Outline, clock, drawn, enlargement
-from bytropix.jobs.pictures import LEAST_STEP, animation
-from bytropix.jobs.videos import Shown, Video, middle_stretch, shown_frames, spread_frames
+from bytropix.jobs.pictures import animation
+from bytropix.jobs.videos import Shown, Video, frame_step, middle_stretch, shown_frames, spread_frames
 
 STRIP_FRAMES = 6
 ANIMATED_FRAMES = 24
@@ -105,12 +105,12 @@ def _reel(store: Store, video: Video) -> Reel:
     scale = min(enlargement(shown[0].image.shape[:2], 2 * LONGEST_SIDE), 2)
     pictures = [drawn(found.image, found.boxes, scale) for found in shown]
     times = np.array([found.seconds for found in shown])
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    seconds = [*np.diff(times).tolist(), frame_step(times) or 1.0]
     height, width = pictures[0].shape[:2]
     return Reel(
         video=video,
         strip=strip,
-        moving=_address(animation(pictures, max(step, LEAST_STEP), QUALITY)),
+        moving=_address(animation(pictures, seconds, QUALITY)),
         poster=_address(_still_bytes(pictures[0])),
         width=width,
         height=height,

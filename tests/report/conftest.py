@@ -1,4 +1,4 @@
-"""A store of hostile content, and a browser without a network that is spoken to over a pipe."""
+"""Stores of hostile content and of films, and a browser without a network that is spoken to over a pipe."""
 
 import base64
 import fcntl
@@ -18,6 +18,7 @@ import pytest
 
 from bytropix.datasets.store import (
     FORMAT_VERSION,
+    VIDEO_VERSION,
     FileRecord,
     Manifest,
     PartArrays,
@@ -25,12 +26,17 @@ from bytropix.datasets.store import (
     SourceRecord,
     SourceSpan,
     Store,
+    VideoArrays,
+    VideoLayout,
     doc_meta_line,
     open_storage,
     publish,
+    video_meta_line,
     write_part,
     write_patcher,
+    write_video_part,
 )
+from bytropix.datasets.store.manifest import quarantine_name
 from bytropix.patching import PatchConfig, fit_patcher
 
 SECONDS = 30
@@ -50,6 +56,20 @@ REFUSED = [
     {"path": "dir/a.zip", "record": "../../etc/passwd", "reason": "a path that climbs out", "bytes_read": 3},
 ]
 Make = Callable[..., Store]
+# Films: name, first frame in the video, lengths of scenes; by split and part. The long one goes on in the second part.
+FILMS = {
+    "train": (
+        (("films/walk.mp4", 0, (24, 16)), (f"films/{ATTACK}.mp4", 0, (30,)), ("films/long.mp4", 0, (20,))),
+        (("films/long.mp4", 20, (12,)),),
+    ),
+    "val": ((("films/one\x1b[31m\n\u202e.mp4", 0, (1,)),),),
+}
+FILM_REFUSED = [
+    {"path": f"films/{ATTACK}.mp4", "reason": f"no video stream {ATTACK}", "bytes_read": 17},
+    {"path": "films/cut.mp4", "reason": "truncated after 48 frames", "bytes_read": 1048, "frames_read": 48},
+    {"path": "films/short.mp4", "reason": "truncated after 7 frames", "bytes_read": 99, "frames_read": 7},
+]
+FILM_FPS, FILM_CLIP = 25.0, 8
 NO_NETWORK = ("--proxy-server=127.0.0.1:9", "--proxy-bypass-list=<-loopback>", "--host-resolver-rules=MAP * ~NOTFOUND")
 
 
@@ -238,6 +258,115 @@ def hostile(make_store: Make, tmp_path_factory: pytest.TempPathFactory) -> Store
     """Return a store whose names, text and refusals try to break a page; not to be changed."""
     place = tmp_path_factory.mktemp("hostile") / "<b>&'\" s.bx"
     return make_store(place, HOSTILE, refused=REFUSED, dropped={"duplicate": 5, "<i>cause</i>": 2})
+
+
+def film_arrays(videos: tuple[tuple[str, int, tuple[int, ...]], ...], height: int, width: int) -> VideoArrays:
+    """Return a part of dark frames on which a bright square walks right; its motion region is exactly the square.
+
+    Regions: the frame, its left golden part, padding, and a small square, which counts as a spiral's patch.
+    """
+    lengths = [sum(scenes) for _, _, scenes in videos]
+    frames = np.full((sum(lengths), height, width, 3), (40, 60, 90), np.uint8)
+    motion = np.zeros((len(frames), 2, 4), np.float32)
+    numbers = np.concatenate(
+        [np.arange(first, first + count) for (_, first, _), count in zip(videos, lengths, strict=True)]
+    )
+    side = height // 4
+    for frame, box, number in zip(frames, motion, numbers.tolist(), strict=True):
+        left, top = 2 * number % (width - side), height // 2
+        frame[top : top + side, left : left + side] = (230, 230, 220)
+        box[0] = left, top, left + side, top + side
+    regions = np.zeros((len(frames), 4, 4), np.float32)
+    regions[:, 0], regions[:, 1] = (0, 0, width, height), (0, 0, round(width / 1.618), height)
+    regions[:, 3] = width - 40, 8, width - 20, 28
+    meta = [
+        video_meta_line(
+            source=name,
+            frames=count,
+            first=first,
+            fps=FILM_FPS,
+            duration=count / FILM_FPS,
+            width=1920,
+            height=1080,
+            codec="h264",
+            decoder="pyav",
+            bad_packets=3 if "walk" in name else 0,
+            corrupt=2 if "walk" in name else 0,
+        )
+        for (name, first, _), count in zip(videos, lengths, strict=True)
+    ]
+    scenes = [length for _, _, parts in videos for length in parts]
+    return VideoArrays(
+        frames=frames,
+        regions=regions,
+        motion=motion,
+        pts=numbers / FILM_FPS,
+        video_ends=np.cumsum(lengths),
+        scene_ends=np.cumsum(scenes),
+        video_meta=b"".join(meta),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_films() -> Make:
+    """Return what writes a store of films: see FILMS and `film_arrays`."""
+
+    def make(
+        place: Path,
+        films: dict[str, Any] | None = None,
+        *,
+        refused: list[dict[str, Any]] | None = None,
+        layout: VideoLayout | None = None,
+        shape: tuple[int, int] = (96, 128),
+    ) -> Store:
+        films, layout = FILMS if films is None else films, layout or VideoLayout()
+        storage = open_storage(place)
+        parts, sources = [], []
+        for split, listed in films.items():
+            for number, videos in enumerate(listed):
+                arrays = film_arrays(videos, *shape)
+                spans = tuple(
+                    SourceSpan(
+                        source=name,
+                        n_bytes=sum(scenes) * shape[0] * shape[1] * 3,
+                        documents=1,
+                        patches=0,
+                        at_cap=0,
+                        single=0,
+                    )
+                    for name, _, scenes in videos
+                )
+                name = layout.part_name(number)
+                parts.append(
+                    write_video_part(storage, split, name, arrays, layout=layout, clip_frames=FILM_CLIP, spans=spans)
+                )
+                sources += [name for name, _, _ in videos]
+        rows = "".join(json.dumps(row) + "\n" for row in refused or []).encode()
+        storage.write(quarantine_name(1), rows)
+        regions = {"regions": 4, "decomposition": "hybrid", "rule": "golden_cut", "select": "largest"}
+        manifest = Manifest(
+            format_version=VIDEO_VERSION,
+            kind="video",
+            config={"clip_frames": FILM_CLIP, "stride": 4, "regions": {**regions, "motion_regions": 2}},
+            patcher={},
+            babylon=(),
+            sources=tuple(SourceRecord(name=name, size=9, sha256="0" * 64) for name in sorted(set(sources))),
+            parts=tuple(parts),
+            quarantine=FileRecord(path=quarantine_name(1), size=len(rows), sha256=FileRecord.hash_of(rows)),
+            quarantined=len(refused or []),
+            documents_in=len(set(sources)) + len(refused or []) + 1,
+            dropped={"nothing <i>left</i>": 1},
+        )
+        publish(storage, manifest)
+        return Store.open(place)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def films(make_films: Make, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return a store of films, with names that try to break a page; not to be changed."""
+    return make_films(tmp_path_factory.mktemp("films") / "<b>&'\" f.bx", refused=FILM_REFUSED)
 
 
 @pytest.fixture(scope="session")
