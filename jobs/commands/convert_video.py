@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from tqdm import tqdm
 
 from bytropix.jobs.progress import stage_bars
 from bytropix.jobs.store_report import printable
@@ -49,7 +50,7 @@ class ConvertVideo:
             for one in convert_videos(todo, self.config, overwrite=self.overwrite, dry_run=self.dry_run, **progress):
                 done.append(one)
                 if not self.json:
-                    print(self._line(one), file=sys.stderr)
+                    tqdm.write(self._line(one), file=sys.stderr)  # above the bar
         failed = sum(bool(one.fault) for one in done)
         report = {
             "encoder": encoder,

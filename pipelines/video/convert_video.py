@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bytropix.datasets.store.commit import room_for
-from bytropix.errors import ConfigError, SourceError
-from bytropix.pipelines.decoders import DecoderProcess, Fit, VideoFault, VideoInfo, Wanted
+from bytropix.errors import ConfigError, SourceError, StoreError
+from bytropix.pipelines.decoders import DecoderProcess, VideoFault, VideoInfo, Wanted
+from bytropix.pipelines.decoders.contract import Fit
 from bytropix.pipelines.sources.files import find_files
 from bytropix.pipelines.video.encode import EncoderName, check_even, choose_encoder, write_video
 
@@ -167,17 +167,31 @@ def _convert(
     if target.exists() and target.samefile(one.source):
         return replace(one, fault="would replace itself; choose another place")
     try:
-        info = decoder.probe(Path(one.source))
-        height, width = config.size or (info.height, info.width)
+        info = decoder.probe(one.source)
+        height, width = config.size or (info.height, _square(info))
         check_even(height, width)
         one = replace(one, info=info, height=height, width=width)
         if dry_run:
             return one
-        with room_for(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         return replace(one, frames=_encode(one, info, config, decoder, encoder, tell))
-    except (VideoFault, ConfigError) as error:
+    except VideoFault as fault:
+        after = f", after {fault.frames_before:,} frames" if fault.frames_before else ""
+        return replace(one, fault=f"{fault.reason}{after}")
+    except ConfigError as error:
         return replace(one, fault=str(error))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be made ({error.strerror}); choose another place") from error
+
+
+def _square(info: VideoInfo) -> int:
+    """Return the width of a video in square pixels, which is all that is written; even where it has to be reckoned."""
+    return info.width if info.pixel_aspect == 1 else 2 * round(info.width * info.pixel_aspect / 2)
 
 
 def _encode(
@@ -189,11 +203,11 @@ def _encode(
     tell: Callable[[float], None],
 ) -> int:
     """Decode, cut out and encode; return how many frames were written."""
-    wanted = Wanted(one.height, one.width, fit=config.fit, fps=config.fps)
+    wanted = Wanted(height=one.height, width=one.width, fit=config.fit, fps=config.fps)
     end = config.start + config.duration if config.duration else np.inf
     first = None
     with (
-        closing(decoder.frames(Path(one.source), wanted)) as chunks,
+        closing(decoder.frames(one.source, wanted)) as chunks,
         write_video(
             Path(one.target),
             one.height,

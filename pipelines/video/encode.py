@@ -21,8 +21,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from bytropix.datasets.store.commit import BESIDE, flush_file, flush_folder, rename, room_for
-from bytropix.errors import ConfigError
+from bytropix.datasets.store.commit import BESIDE, flush_file, flush_folder, rename
+from bytropix.errors import ConfigError, StoreError
 
 EncoderName = Literal["auto", "cpu", "nvenc"]
 TICKS = 90_000  # a second
@@ -121,18 +121,21 @@ def write_video(
     """
     check_even(height, width)
     beside = path.with_name(f"{BESIDE}{path.name}")
-    with room_for(path):
-        try:
-            with av.open(str(beside), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-                stream = _stream(container, height, width, fps, crf, encoder, threads)
-                yield VideoWriter(stream, container)
-                container.mux(stream.encode(None))
-            flush_file(beside)
-            rename(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-        flush_folder(path.parent)
+    try:
+        with av.open(str(beside), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream = _stream(container, height, width, fps, crf, encoder, threads)
+            yield VideoWriter(stream, container)
+            container.mux(stream.encode(None))
+        flush_file(beside)
+        rename(beside, path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"{path}: cannot be written ({error.strerror}); free some space or name another"
+            ) from error
+        raise
+    flush_folder(path.parent)
 
 
 def _stream(
