@@ -14,7 +14,7 @@ from bytropix.datasets.store.part import Part, PartArrays
 from bytropix.datasets.store.schema import NEXT, FileRecord, PartRecord, SourceSpan, beside_name
 from bytropix.datasets.store.storage import Storage, StoredFile
 from bytropix.datasets.store.zarr_group import ArrayLayout, encode_group
-from bytropix.errors import ConfigError
+from bytropix.errors import ConfigError, StoreError
 
 FormatName = Literal["zarr", "webdataset"]
 SUFFIXES: dict[str, str] = {"zarr": ".zarr", "webdataset": ".tar"}
@@ -173,7 +173,15 @@ def records_of(files: list[StoredFile]) -> tuple[FileRecord, ...]:
 
 
 def open_part(storage: Storage, record: PartRecord) -> Part:
-    """Return a part, open for reading."""
+    """Return a part of bytes, open for reading.
+
+    Raises:
+        StoreError: It is one of video.
+    """
+    if record.frames:
+        raise StoreError(
+            f"{storage.url}/parts/{record.split}/{record.name}: holds video, not bytes; read it with ClipStream"
+        )
     kinds: dict[str, type[tar_part.TarPart] | type[zarr_part.ZarrPart]] = {
         "zarr": zarr_part.ZarrPart,
         "webdataset": tar_part.TarPart,

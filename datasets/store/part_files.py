@@ -23,7 +23,10 @@ class PartFiles:
         mapped: Whether what is read is a view of a local file, valid as long as the part; if not, it is memory of its
             own.
         remote: Whether it comes over a network.
+        weight: How many times the files of a part of bytes it may have open.
     """
+
+    weight = 1
 
     def __init__(self, storage: Storage, record: PartRecord, *, mapped: bool) -> None:
         self.storage, self.record, self.mapped = storage, record, mapped

@@ -83,7 +83,8 @@ class Parts(Sequence[P]):
         opened = self._opened(place)
         with self._lock:
             found = self._open.setdefault(place, opened)  # another thread may have been faster
-            while len(self._open) > max(1, OPEN_PARTS // sum(1 for parts in list(_ALL) if parts._open)):
+            most = OPEN_PARTS // (opened.weight * sum(1 for parts in list(_ALL) if parts._open))
+            while len(self._open) > max(1, most):
                 self._open.popitem(last=False)
         return found
 

@@ -8,7 +8,6 @@ says which it is: "piece": [number, of how many]. Members lie uncompressed; time
 part is the same tar.
 """
 
-import io
 import json
 import threading
 from collections.abc import Iterator
@@ -22,59 +21,35 @@ from bytropix.datasets.store.part import Part, PartArrays
 from bytropix.datasets.store.ranges import Ranges
 from bytropix.datasets.store.schema import BLOCK_BYTES, PartRecord, beside_name, dump_row
 from bytropix.datasets.store.storage import Storage, StoredFile
+from bytropix.datasets.store.tar_writer import TAR_BLOCK, TarWriter, as_npy, from_npy, index_name
 from bytropix.errors import StoreError
 
 SAMPLE_BYTES = 1 << 20
 MEMBERS = ("bytes", "entropy", "starts", "json")
-TAR_BLOCK = 512
-TAR_RECORD = 20 * TAR_BLOCK  # tars end on a multiple of this
-_MODE, _TIME = b"0000644\0" + b"0000000\0" * 2, b"\0" + b"00000000000\0"
-_REST = b"0" + bytes(100) + b"ustar\00000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
-_EMPTY_SUM = sum(_MODE) + sum(_TIME) + sum(_REST) + 8 * ord(" ")  # the checksum's own place counts as spaces
-LONG = 1 << 12  # bytes from which a member is kept as a view; shorter ones are joined
 
 ROW = np.dtype(
     [("document", "<i8"), ("n_bytes", "<i8"), ("n_json", "<i8")]
     + [(f"{member}_at", "<i8") for member in MEMBERS]
     + [(f"{member}_crc", "<u4") for member in MEMBERS]
 )
-_NPY_PREFIX = 10  # bytes: magic, version, size of the rest of the header
-
-
-def index_name(name: str) -> str:
-    """Return the name of the index of a tar."""
-    return name.removesuffix(".tar") + ".index"
 
 
 def encode_part(arrays: PartArrays, name: str) -> list[StoredFile]:
     """Return the tar `name` of a part, and its index."""
     rows: list[tuple[int, ...]] = []
-    pieces: list[bytes | memoryview] = []
-    small: list[bytes | memoryview] = []
-    place = 0
+    tar = TarWriter()
     lines = arrays.doc_meta.splitlines(keepends=True)
     for document, begin, end, piece, of in _samples(arrays.doc_ends):
         key = f"{name.removesuffix('.tar')}-{document:08d}" + (f"-{piece:04d}" if of > 1 else "")
         meta = lines[document] if of == 1 else dump_row(json.loads(lines[document]) | {"piece": [piece, of]})
         bits = np.packbits(arrays.starts[begin:end], bitorder="little")
-        places, crcs = [], []
         views = (values.data for values in (arrays.text[begin:end], arrays.entropy[begin:end], bits))
-        for member, content in zip(MEMBERS, (*views, memoryview(meta)), strict=True):
-            size = len(content)
-            places.append(place + TAR_BLOCK)
-            crcs.append(int(google_crc32c.value(bytes(content))))
-            small.append(_header(f"{key}.{member}", size))
-            if size >= LONG:
-                pieces += [b"".join(small), content]
-                small = [bytes(-size % TAR_BLOCK)]
-            else:
-                small += [content, bytes(-size % TAR_BLOCK)]
-            place += TAR_BLOCK + size + -size % TAR_BLOCK
+        places, _, crcs = zip(
+            *(tar.add(f"{key}.{member}", content) for member, content in zip(MEMBERS, (*views, meta), strict=True)),
+            strict=True,
+        )
         rows.append((document, end - begin, len(meta), *places, *crcs))
-    end_of_tar = 2 * TAR_BLOCK
-    small.append(bytes(end_of_tar + -(place + end_of_tar) % TAR_RECORD))
-    pieces.append(b"".join(small))
-    return [StoredFile(index_name(name), [_as_npy(np.array(rows, ROW))]), StoredFile(name, pieces)]
+    return [StoredFile(index_name(name), [as_npy(np.array(rows, ROW))]), StoredFile(name, tar.finish())]
 
 
 def read_index(tar: NDArray[np.uint8]) -> bytes:
@@ -92,7 +67,7 @@ def read_index(tar: NDArray[np.uint8]) -> bytes:
             place += TAR_BLOCK + size + -size % TAR_BLOCK
         row["document"] = int(header.split(b"-")[1][:8])
         rows.append(row)
-    return _as_npy(np.array(rows, ROW))
+    return as_npy(np.array(rows, ROW))
 
 
 def _samples(doc_ends: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int, int]]:
@@ -104,41 +79,6 @@ def _samples(doc_ends: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int, 
             first = begin + piece * SAMPLE_BYTES
             yield document, first, min(end, first + SAMPLE_BYTES), piece, of
         begin = end
-
-
-def _header(name: str, size: int) -> bytes:
-    """Return the ustar header of a regular file with mode 644 and neither time nor owner."""
-    told, length = name.encode(), b"%011o" % size
-    total = _EMPTY_SUM + sum(told) + sum(length)
-    return b"%b%b%b%b%06o\0 %b" % (told.ljust(100, b"\0"), _MODE, length, _TIME, total, _REST)
-
-
-def _as_npy(rows: NDArray[np.void]) -> bytes:
-    """Return a table as the bytes of a .npy file."""
-    file = io.BytesIO()
-    np.lib.format.write_array(file, rows, allow_pickle=False)
-    return file.getvalue()
-
-
-def from_npy(data: bytes) -> NDArray[np.void]:
-    """Return the table of a .npy file, a view of it. Raises ValueError if it is none.
-
-    Its header is compared with what it must be, not parsed: numpy does that with `ast`, which Python 3.11 cannot do in
-    two threads at once.
-    """
-    begin = _NPY_PREFIX + int.from_bytes(data[8:_NPY_PREFIX], "little")
-    count, rest = divmod(len(data) - begin, ROW.itemsize)
-    if count < 0 or rest or data[:begin] != _npy_header(count):
-        raise ValueError("another table, or none")
-    return np.frombuffer(data, ROW, offset=begin)
-
-
-def _npy_header(count: int) -> bytes:
-    """Return what a .npy file of so many rows begins with."""
-    file = io.BytesIO()
-    header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (count,)}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue()
 
 
 def _size_of(member: str, row: np.void) -> int:
@@ -266,7 +206,7 @@ class TarPart(Part):
         """Return the index and the end of each sample in the part."""
         name = index_name(self._tar)
         try:
-            rows = from_npy(self.checked_file(name).tobytes())
+            rows = from_npy(self.checked_file(name).tobytes(), ROW)
         except ValueError as error:
             raise self.nonsense(name, str(error)) from error
         ends = np.cumsum(rows["n_bytes"])

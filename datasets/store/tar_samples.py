@@ -19,9 +19,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.datasets.store.tar_part import MEMBERS, SAMPLE_BYTES, TAR_BLOCK, TAR_RECORD, from_npy
+from bytropix.datasets.store.tar_part import MEMBERS, ROW, SAMPLE_BYTES
 from bytropix.datasets.store.tar_source import TarSource, index_beside, open_tar, source_name
 from bytropix.datasets.store.tar_walk import TarFault, TarWalk
+from bytropix.datasets.store.tar_writer import TAR_BLOCK, TAR_RECORD, from_npy
 from bytropix.errors import StoreError
 
 MOST_BYTES = 1 << 28  # of a member that is read
@@ -195,7 +196,7 @@ class _Reader:
     def _read_index(self) -> NDArray[np.void] | None:
         data = index_beside(self._source)
         try:
-            return None if data is None else from_npy(data)
+            return None if data is None else from_npy(data, ROW)
         except ValueError as error:
             raise _error(self._source, 0, f"its index makes no sense ({error})") from error
 

@@ -18,7 +18,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from bytropix.datasets.store.storage import Storage, is_url, open_storage
-from bytropix.datasets.store.tar_part import index_name
+from bytropix.datasets.store.tar_writer import index_name
 from bytropix.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:

@@ -122,6 +122,8 @@ class VideoPart(PartFiles, ABC):
         clip_frames: Frames of a unit, or of a sample: where they are coded, a unit is decoded as a whole.
     """
 
+    weight = 4  # frames lie in several chunk files
+
     def __init__(self, storage: Storage, record: PartRecord, *, mapped: bool) -> None:
         super().__init__(storage, record, mapped=mapped)
         self.frames, self.clip_frames = record.frames, record.clip_frames

@@ -170,6 +170,9 @@ class ZarrVideoPart(VideoPart):
             if found.dtype == np.int64:
                 most = self._array("frames").shape[0] if name == "unit_ends" else self.frames
                 self.refuse_ends(name, found.view(np.int64), most)
+            if name not in ("regions", "motion"):  # small: a copy keeps no file open
+                found = found.copy()
+                self._arrays.pop(name, None)
             self._sides[name] = found
         return found
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from bytropix.datasets.store.manifest import MANIFEST, version_name
 from bytropix.datasets.store.schema import BLOCK_BYTES
-from bytropix.datasets.store.tar_part import MEMBERS, TAR_BLOCK
+from bytropix.datasets.store.tar_part import MEMBERS
+from bytropix.datasets.store.tar_writer import TAR_BLOCK
 from bytropix.datasets.store.zarr_group import CRC_BYTES, INDEX_ENTRY
 from bytropix.jobs.bench.victim import VERSIONS, Victim
 

@@ -25,7 +25,8 @@ from bytropix.datasets.store import (
 )
 from bytropix.datasets.store.formats import encode
 from bytropix.datasets.store.schema import FileRecord
-from bytropix.datasets.store.tar_part import index_name, read_index
+from bytropix.datasets.store.tar_part import read_index
+from bytropix.datasets.store.tar_writer import index_name
 from bytropix.datasets.store.zarr_group import RAW, encode_group
 from bytropix.errors import StoreError
 from bytropix.patching import Patcher
