@@ -1,6 +1,6 @@
 """The command line: words -> command class -> flags (tyro) -> run.
 
-    bytropix ingest bytes | append | inspect | preview | verify | convert | convert-video | repatch
+    bytropix ingest bytes | ingest video | append | inspect | preview | verify | convert | convert-video | repatch
     | train bytes | evaluate | score | generate | demo | bench
 
 A command is a frozen dataclass in `bytropix.jobs.commands`: its fields are the flags, its docstrings the help, and

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bytropix.config import from_plain, to_plain
 from bytropix.datasets.store import PartRecord, Storage, open_storage
@@ -151,7 +151,7 @@ def decode_with_fallback(video: ScannedVideo, path: Path, gatherer: Gatherer, co
         gatherer: Takes its frames; the video is under way in it when this returns.
         config: Which decoders, and what is wanted of them.
     """
-    decoders = list(DECODERS) if config.decoder == "auto" else [config.decoder]
+    decoders = cast(list[DecoderName], list(DECODERS)) if config.decoder == "auto" else [config.decoder]
     for decoder in decoders:
         gatherer.begin(video.file.name, _facts(video, decoder, config))
         decoding = _decode(path, decoder, gatherer, config)
@@ -179,7 +179,7 @@ class Decoding:
         return facts | dropped | ({"partial": self.fault.reason} if self.fault else {})
 
 
-def _decode(path: Path, decoder: str, gatherer: Gatherer, config: VideoConfig) -> Decoding:
+def _decode(path: Path, decoder: DecoderName, gatherer: Gatherer, config: VideoConfig) -> Decoding:
     """Decode a video with one decoder, up to its end or its fault."""
     finder, decoding, process = SceneFinder(config.scenes), Decoding(), decoder_process()
     try:
@@ -199,7 +199,7 @@ def _keep(frames: SceneFrames, gatherer: Gatherer, decoding: Decoding) -> None:
     gatherer.add(frames)
 
 
-def _facts(video: ScannedVideo, decoder: str, config: VideoConfig) -> dict[str, Any]:
+def _facts(video: ScannedVideo, decoder: DecoderName, config: VideoConfig) -> dict[str, Any]:
     """Return what every row of a video says of it besides counts."""
     info = video.info
     assert info is not None, "a video without a header is refused by the scan"
