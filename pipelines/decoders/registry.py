@@ -1,0 +1,6 @@
+"""The decoders by name, in the order in which they are tried."""
+
+from bytropix.pipelines.decoders.pyav import decode_pyav
+from bytropix.pipelines.decoders.source import Decoder
+
+DECODERS: dict[str, Decoder] = {"pyav": decode_pyav}
