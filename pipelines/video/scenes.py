@@ -27,12 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.errors import ConfigError
+from bytropix.pipelines.video.cells import FINE, cell_means, differences, least_change, pool
 
-FINE, COARSE = 32, 8  # cells a side, or as many as the frame has pixels
-MOST_ROWS = 128  # of a higher frame only about so many rows are looked at
 FLASH_SECONDS, FLASH_FRAMES = 0.15, 8  # how far ahead a cut is decided, whichever is less
 PAST_FRAMES = 8  # what "usually" looks back on
-FLAT = 16.0  # variance in squared levels below which a grid has no structure to correlate
 BLACK_SHARE = 0.98
 STILL_CELL, STILL_MEAN = 3.0, 0.75  # levels
 NEAR = 1e-6  # seconds that sums of times may be off
@@ -87,6 +85,22 @@ class SceneFrames:
     def __len__(self) -> int:
         return len(self.times)
 
+    def __getitem__(self, which: slice | NDArray[np.bool_]) -> "SceneFrames":
+        """Return some of the frames."""
+        return SceneFrames(
+            self.images[which], self.times[which], self.starts[which], self.black[which], self.frozen[which]
+        )
+
+    def then(self, more: "SceneFrames") -> "SceneFrames":
+        """Return these frames and more of them, in arrays of their own."""
+        return SceneFrames(
+            np.concatenate([self.images, more.images]),
+            np.concatenate([self.times, more.times]),
+            np.concatenate([self.starts, more.starts]),
+            np.concatenate([self.black, more.black]),
+            np.concatenate([self.frozen, more.frozen]),
+        )
+
 
 class SceneFinder:
     """Marks the frames of one video, chunk by chunk; how they are chunked makes no difference.
@@ -121,18 +135,18 @@ class SceneFinder:
         if not len(images):
             return SceneFrames(images, times, *np.zeros((3, 0), np.bool_))
         rows, columns = (min(FINE, side) for side in images.shape[1:3])
-        fine = cell_means(images, rows, columns)
-        coarse = _pool(fine, rows, columns)
+        fine = cell_means(np.ascontiguousarray(images), rows, columns)
+        coarse = pool(fine, rows, columns)
         if self._held is None:
             self._rest = fine[0].copy()
             self._cells = np.zeros((0, coarse.shape[1]), np.float32)
         black, frozen, back = self._watch(fine, times)
         arrived = SceneFrames(images, times, back, black, frozen)
-        self._held = arrived if self._held is None or not len(self._held) else _join(self._held, arrived)
+        self._held = arrived if self._held is None or not len(self._held) else self._held.then(arrived)
         known = len(self._cells)
         self._cells = np.concatenate([self._cells, coarse])
         self._times = np.concatenate([self._times, times])
-        moved, changed = _differences(self._cells[max(known - 1, 0) :])
+        moved, changed = differences(self._cells[max(known - 1, 0) :])
         first = [] if known else [np.zeros(1, np.float32)]
         self._moved = np.concatenate([self._moved, *first, moved])
         self._changed = np.concatenate([self._changed, *first, changed])
@@ -166,8 +180,8 @@ class SceneFinder:
         assert self._held is not None
         count = stop - self._first
         held = self._held
-        out = SceneFrames(*(array[:count] for array in _arrays(held)))
-        self._held = SceneFrames(*(array[count:].copy() for array in _arrays(held)))
+        out, rest = held[:count], held[count:]
+        self._held = rest.then(rest[:0])  # not a view, which would keep all of the frames
         starts = out.starts.copy()
         for place in self._first + np.flatnonzero(self._changed[self._first : stop] >= self.rules.cut_levels):
             starts[place - self._first] |= self._is_cut(int(place))
@@ -184,7 +198,7 @@ class SceneFinder:
         starts |= gaps[:-1]
         kept = SceneFrames(out.images, out.times, starts, out.black, out.frozen)
         if dropped.any():
-            kept = SceneFrames(*(array[~dropped] for array in _arrays(kept)))
+            kept = kept[~dropped]
         self.frames += len(kept)
         return kept
 
@@ -199,101 +213,7 @@ class SceneFinder:
             return False
         lately = int(np.searchsorted(times, times[place - 1] - FLASH_SECONDS, side="left"))
         lately = max(lately, place - 1 - FLASH_FRAMES)
-        return bool(_least_change(self._cells[lately:place], self._cells[place:soon]) >= least)
-
-
-@numba.njit(cache=True, nogil=True)
-def cell_means(frames: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float32]:
-    """Return the means of a grid of cells over each frame, f32 [k, rows * columns * 3].
-
-    Args:
-        frames: u8 [k, h, w, 3]; of a high frame some rows are passed over.
-        rows: Rows of cells, at most h.
-        columns: Columns of cells, at most w.
-    """
-    count, height, width = frames.shape[:3]
-    step = max(1, height // max(MOST_ROWS, rows))
-    lines = np.ascontiguousarray(frames).reshape(count, height, width * 3)
-    means = np.empty((count, rows * columns * 3), np.float32)
-    sums = np.empty(width * 3, np.uint32)
-    for k in range(count):
-        for row in range(rows):
-            top, bottom = row * height // rows, (row + 1) * height // rows
-            sums[:] = 0
-            for y in range(top, bottom, step):
-                line = lines[k, y]
-                for x in range(width * 3):
-                    sums[x] += line[x]
-            height_used = (bottom - top + step - 1) // step
-            for column in range(columns):
-                left, right = column * width // columns, (column + 1) * width // columns
-                red, green, blue = 0, 0, 0
-                for x in range(3 * left, 3 * right, 3):
-                    red += sums[x]
-                    green += sums[x + 1]
-                    blue += sums[x + 2]
-                place, size = (row * columns + column) * 3, np.float32(height_used * (right - left))
-                means[k, place], means[k, place + 1], means[k, place + 2] = red / size, green / size, blue / size
-    return means
-
-
-@numba.njit(cache=True, nogil=True)
-def _pool(fine: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
-    """Return the coarse grids of fine ones, f32 [k, cells * 3]."""
-    coarse_rows, coarse_columns = min(COARSE, rows), min(COARSE, columns)
-    coarse = np.zeros((len(fine), coarse_rows * coarse_columns * 3), np.float32)
-    for k in range(len(fine)):
-        for row in range(coarse_rows):
-            top, bottom = row * rows // coarse_rows, (row + 1) * rows // coarse_rows
-            for column in range(coarse_columns):
-                left, right = column * columns // coarse_columns, (column + 1) * columns // coarse_columns
-                place, size = (row * coarse_columns + column) * 3, np.float32((bottom - top) * (right - left))
-                for y in range(top, bottom):
-                    for j in range((y * columns + left) * 3, (y * columns + right) * 3):
-                        coarse[k, place + j % 3] += fine[k, j] / size
-    return coarse
-
-
-@numba.njit(cache=True, nogil=True)
-def _compare(one: NDArray[np.float32], two: NDArray[np.float32]) -> tuple[float, float]:
-    """Return how far the second of two grids [cells * 3] has moved and changed from the first, in levels."""
-    cells = one.size // 3
-    moved = 0.0
-    mean = np.zeros((2, 3))
-    for j in range(one.size):
-        moved += abs(one[j] - two[j])
-        mean[0, j % 3] += one[j]
-        mean[1, j % 3] += two[j]
-    mean /= cells
-    both, first, second = 0.0, 0.0, 0.0
-    for j in range(one.size):
-        a, b = one[j] - mean[0, j % 3], two[j] - mean[1, j % 3]
-        both += a * b
-        first += a * a
-        second += b * b
-    moved /= one.size
-    likeness = both / (np.sqrt(first * second) + FLAT * one.size)
-    return moved, moved * (1.0 - likeness)
-
-
-@numba.njit(cache=True, nogil=True)
-def _differences(cells: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return how far each grid but the first has moved and changed from the one before it."""
-    count = max(0, len(cells) - 1)
-    moved, changed = np.empty(count, np.float32), np.empty(count, np.float32)
-    for k in range(count):
-        moved[k], changed[k] = _compare(cells[k], cells[k + 1])
-    return moved, changed
-
-
-@numba.njit(cache=True, nogil=True)
-def _least_change(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-    """Return the least change between any of the grids before and any of those after."""
-    least = np.inf
-    for j in range(len(before)):
-        for k in range(len(after)):
-            least = min(least, _compare(before[j], after[k])[1])
-    return least
+        return bool(least_change(self._cells[lately:place], self._cells[place:soon]) >= least)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -328,13 +248,3 @@ def _watch_stills(
 def _median(values: NDArray[np.float32]) -> float:
     """Return the lower median, 0 of nothing."""
     return float(np.sort(values)[(len(values) - 1) // 2]) if len(values) else 0.0
-
-
-def _arrays(frames: SceneFrames) -> tuple[NDArray[np.generic], ...]:
-    """Return the arrays of frames in the order of the class."""
-    return frames.images, frames.times, frames.starts, frames.black, frames.frozen
-
-
-def _join(one: SceneFrames, two: SceneFrames) -> SceneFrames:
-    """Return frames followed by frames."""
-    return SceneFrames(*(np.concatenate(pair) for pair in zip(_arrays(one), _arrays(two), strict=True)))
