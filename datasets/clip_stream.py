@@ -96,7 +96,7 @@ class ClipStream(ResumableStream[ClipBatch]):
         if not 0 <= flip <= 1:
             raise ConfigError(f"flip is the share of clips that are mirrored and must be in 0..1, got {flip}")
         self._store, self.split, self._flip = store, split, flip
-        self.rule = _rule(store, clip_frames, hop, tuple(steps), cross_cuts=cross_cuts)
+        self.rule = ClipRule.of(store, clip_frames, hop, tuple(steps), cross_cuts=cross_cuts)
         self._parts = store.video_parts(split)
         if not len(self._parts):
             raise StoreError(
@@ -197,19 +197,3 @@ class ClipStream(ResumableStream[ClipBatch]):
         rows = np.full_like(counts, self._batches.rows) if self._batches.last == "pad" else counts
         places = zip((ends - counts).tolist(), ends.tolist(), rows.tolist(), firsts.tolist(), strict=True)
         return [self._read(clips[begin:end], rows=count, position=first) for begin, end, count, first in places]
-
-
-def _rule(
-    store: Store, clip_frames: int | None, hop: int | None, steps: tuple[int, ...], *, cross_cuts: bool
-) -> ClipRule:
-    """Return how to cut scenes into clips; what is not given is as the store was made for.
-
-    Raises:
-        ConfigError: A value is out of its range, or not given and not known.
-    """
-    config = store.manifest.config
-    frames = clip_frames if clip_frames is not None else config.get("clip_frames")
-    if not isinstance(frames, int):
-        raise ConfigError(f"{store.url}: does not say how many frames its clips have; give clip_frames")
-    stride = hop if hop is not None else config.get("stride") or frames  # a stride of 0 is a whole clip
-    return ClipRule(frames=frames, hop=stride, steps=steps, cross_cuts=cross_cuts)

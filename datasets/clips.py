@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bytropix.datasets.store import Store
 from bytropix.datasets.store.video_part import VideoPart
 from bytropix.errors import ConfigError, StoreError
 
@@ -51,6 +52,28 @@ class ClipRule:
             raise ConfigError(
                 f"steps must be 1 to {_MOST_STEPS} numbers in 1..{_LONGEST_STEP}, got {', '.join(map(str, self.steps))}"
             )
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        frames: int | None = None,
+        hop: int | None = None,
+        steps: tuple[int, ...] = (1,),
+        *,
+        cross_cuts: bool = False,
+    ) -> "ClipRule":
+        """Return how to cut the scenes of a store; what is not given is as the store was made for.
+
+        Raises:
+            ConfigError: A value is out of its range, or not given and not known.
+        """
+        config = store.manifest.config
+        found = frames if frames is not None else config.get("clip_frames")
+        if not isinstance(found, int):
+            raise ConfigError(f"{store.url}: does not say how many frames its clips have; give clip_frames")
+        stride = hop if hop is not None else config.get("stride") or found  # a stride of 0 is a whole clip
+        return cls(frames=found, hop=stride, steps=steps, cross_cuts=cross_cuts)
 
     @property
     def spans(self) -> NDArray[np.int64]:

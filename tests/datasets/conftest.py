@@ -1,6 +1,7 @@
-"""Small stores as ingestion writes them, in both codecs, and what plain zarr reads in them."""
+"""Small stores as ingestion writes them, in both codecs, what plain zarr reads in them, and small stores of clips."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from bytropix.datasets.store import PartLayout, Store
+from bytropix.jobs.bench.clip_store import LAYOUTS, write_little_clips
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 
@@ -68,3 +70,17 @@ def store(request: pytest.FixtureRequest, store_paths: dict[str, Path]) -> Store
 def truth_of() -> Any:
     """Reader of a split by zarr alone; test modules cannot import this file."""
     return read_truth
+
+
+@pytest.fixture(scope="session")
+def clip_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Writer of the little store of video in a layout, once; do not change it."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    def written(layout: str) -> Path:
+        path = folder / f"{layout.replace(' ', '-')}.bx"
+        if not path.exists():
+            write_little_clips(path, LAYOUTS[layout])
+        return path
+
+    return written

@@ -1,0 +1,198 @@
+"""Streams of clips over what is harmed, foreign or far away: an error in one line or a counted loss, no wrong data."""
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader
+
+from bytropix.datasets import ByteStream, ClipBatch, ClipStream
+from bytropix.datasets.store import Store, open_storage
+from bytropix.errors import ConfigError, StoreError
+from bytropix.jobs.bench.clip_store import LAYOUTS
+
+LAST_PART = "parts/train/00002"
+
+
+def stream_of(place: Path | str, **flags: Any) -> ClipStream:
+    """Return a stream of an epoch of overlapping clips."""
+    return ClipStream(Store.open(place), **({"batch": 6, "seed": 1, "epochs": 1, "last": "short", "hop": 1} | flags))
+
+
+def rows_of(batches: Any) -> list[tuple[int, int, bytes]]:
+    """Return the rows of batches as values that compare."""
+    return [
+        (video, start, frames.tobytes())
+        for batch in batches
+        for video, start, frames in zip(batch.video.tolist(), batch.start.tolist(), batch.frames.numpy(), strict=True)
+    ]
+
+
+def harmed(source: Path, target: Path) -> Path:
+    """Copy a store and flip a bit in the middle of the frames of its last train part."""
+    shutil.copytree(source, target)
+    (file,) = [*(target / f"{LAST_PART}.zarr" / "frames" / "c").rglob("0"), *target.glob(f"{LAST_PART}.tar")][-1:]
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+    return target
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("layout", ["zarr raw", "zarr jpeg", "tar h264"])
+def test_damage_is_an_error_and_never_data(
+    tmp_path: Path, clip_store: Callable[[str], Path], layout: str, workers: int
+) -> None:
+    """One flipped bit stops the epoch with the file's name; what came before it is right."""
+    path = harmed(clip_store(layout), tmp_path / "harmed.bx")
+    right = rows_of(stream_of(clip_store(layout)))
+    delivered: list[ClipBatch] = []
+    loader = DataLoader(stream_of(path), batch_size=None, num_workers=workers)
+    with pytest.raises(StoreError, match=rf"{LAST_PART}.*at byte \d+.*damaged"):
+        delivered.extend(loader)
+
+    assert rows_of(delivered) == right[: 6 * len(delivered)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_quarantine_leaves_out_and_counts(tmp_path: Path, clip_store: Callable[[str], Path], layout: str) -> None:
+    """Clips that touch damage come empty, all others as they are; the damage is listed once, whoever touches it."""
+    path = harmed(clip_store(layout), tmp_path / "harmed.bx")
+    stream = stream_of(path, checks="quarantine", budget=1)
+    found, right = rows_of(stream), rows_of(stream_of(clip_store(layout)))
+    lost = [one for one, other in zip(found, right, strict=True) if one != other]
+
+    assert 0 < len(lost) < len(right)
+    assert all(video == -1 and start == 0 and not any(frames) for video, start, frames in lost)
+    assert [(damage.array, damage.blocks) for damage in stream.quarantined] == [("frames", 1)]
+    assert LAST_PART in stream.quarantined[0].reason
+    with pytest.raises(StoreError, match="that makes 1 damaged blocks, more than the 0 that may be left out"):
+        rows_of(stream_of(path, checks="quarantine"))
+
+
+def test_unchecked_frames_come_as_they_are(tmp_path: Path, clip_store: Callable[[str], Path]) -> None:
+    """With checks off, a mapped part is read as it lies: one pixel is wrong, in the clips that it is in."""
+    path = harmed(clip_store("zarr raw"), tmp_path / "harmed.bx")
+    found, right = rows_of(stream_of(path, checks="off")), rows_of(stream_of(clip_store("zarr raw")))
+    wrong = [
+        sum(one != other for one, other in zip(here[2], there[2], strict=True))
+        for here, there in zip(found, right, strict=True)
+        if here != there
+    ]
+
+    assert wrong == [1] * 4
+
+
+def test_a_missing_part_is_named_at_opening(tmp_path: Path, clip_store: Callable[[str], Path]) -> None:
+    """What the manifest names must be there before anything is read."""
+    shutil.copytree(clip_store("tar jpeg"), tmp_path / "short.bx")
+    (tmp_path / f"short.bx/{LAST_PART}.tar").unlink()
+    with pytest.raises(StoreError, match=rf"{LAST_PART}.tar: missing"):
+        stream_of(tmp_path / "short.bx")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fingerprint": "0" * 64}, "the fingerprint of this stream is .* resume from has 0000"),
+        ({"split": "val"}, "the split of this stream is train, the state to resume from has val"),
+        ({"clips": "4/4/1"}, "the clips of this stream is 4/1/1, the state to resume from has 4/4/1"),
+        ({"order": 1}, "counts windows in order 1, this version reads in order 2"),
+        ({"position": 10**9}, "damaged: position 1000000000 of epoch 0, an epoch has 5. clips"),
+        ({"epoch": 2**40}, "damaged: position 0 of epoch 1099511627776"),
+        ({"position": 1.5}, "not the state of a clip stream"),
+        ({"position": -1}, "damaged: position -1"),
+        ({"seed": "many"}, "not the state of a clip stream"),
+    ],
+)
+def test_a_foreign_state_is_refused(clip_store: Callable[[str], Path], change: dict[str, Any], message: str) -> None:
+    """A state of another store, split or cut, or a damaged one, names what differs and moves nothing."""
+    stream = stream_of(clip_store("zarr raw"))
+    before = stream.state_dict()
+    with pytest.raises(StoreError, match=message) as caught:
+        stream.load_state_dict(before | change)
+
+    assert stream.state_dict() == before
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flags", [{"hop": 2}, {"clip_frames": 3}, {"steps": (1, 2)}, {"cross_cuts": True}])
+def test_another_cut_is_refused(clip_store: Callable[[str], Path], flags: dict[str, Any]) -> None:
+    """Clips that are cut otherwise are other clips: a position means nothing among them."""
+    state = stream_of(clip_store("zarr raw")).state_dict()
+    with pytest.raises(StoreError, match=r"the clips of this stream is .*, the state to resume from has 4/1/1"):
+        stream_of(clip_store("zarr raw"), **flags).load_state_dict(state)
+
+
+def test_a_byte_streams_state_is_refused(clip_store: Callable[[str], Path]) -> None:
+    """It is none of clips, and a state that something is cut from is never guessed at."""
+    stream = stream_of(clip_store("zarr raw"))
+    for name in stream.state_dict():
+        state = {key: value for key, value in stream.state_dict().items() if key != name}
+        with pytest.raises(StoreError, match=r"not the state of a clip stream|counts windows in order 1"):
+            stream.load_state_dict(state)
+
+
+def test_a_state_is_small(clip_store: Callable[[str], Path]) -> None:
+    """At most 256 bytes as JSON, also far into a long training with the longest of rules."""
+    steps = (1, *[999] * 7)
+    stream = stream_of(
+        clip_store("zarr raw"), hop=999_999, steps=steps, cross_cuts=True, seed=-(2**40), epochs=None, last="fill"
+    )
+    stream.skip(10**11)
+
+    assert stream.state_dict()["epoch"] > 10**9
+    assert len(json.dumps(stream.state_dict() | {"lead": 99})) <= 256
+
+
+def test_unusable_settings_are_refused(clip_store: Callable[[str], Path], store_paths: dict[str, Path]) -> None:
+    """No clip that fits, a split that is not there, a store of bytes: each says what would work."""
+    path = clip_store("zarr raw")
+    with pytest.raises(
+        StoreError, match="each of its 9 scenes is shorter than 31 frames, the longest has 30; take few"
+    ):
+        stream_of(path, clip_frames=31)
+    with pytest.raises(StoreError, match="each of its 9 scenes is shorter than 31 frames"):
+        stream_of(path, steps=(10, 20))
+    with pytest.raises(StoreError, match=r"split 'test' holds no videos \(splits: train, val\)"):
+        stream_of(path, split="test")
+    with pytest.raises(ConfigError, match=r"flip is the share of clips .* in 0..1, got 1.5"):
+        stream_of(path, flip=1.5)
+    with pytest.raises(ConfigError, match="batch must be at least 1 clip, got 0"):
+        stream_of(path, batch=0)
+    with pytest.raises(ConfigError, match="4 ranks do not divide a batch of 6 clips"):
+        stream_of(path, ranks=4)
+    with pytest.raises(StoreError, match=r"small.bx"):
+        ClipStream(Store.open(store_paths["none"]), batch=1)
+    with pytest.raises(StoreError, match=r"zarr-raw.bx.*ClipStream"):
+        ByteStream(Store.open(path), context=8, batch=1)
+
+
+def test_persistent_workers_are_refused_a_second_pass(clip_store: Callable[[str], Path]) -> None:
+    """They have read further than what was delivered, as those of a byte stream have."""
+    loader = DataLoader(stream_of(clip_store("zarr raw")), batch_size=None, num_workers=1, persistent_workers=True)
+    list(islice(loader, 2))
+    with pytest.raises(ConfigError, match="persistent_workers"):
+        list(islice(loader, 2))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_clips_from_a_server(
+    s3_bucket: str, clip_store: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, layout: str
+) -> None:
+    """A store in a bucket gives the batches of the same store on disk, with an empty cache and with none."""
+    source = clip_store(layout)
+    url = f"{s3_bucket}/{source.name}"
+    target = open_storage(url)
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        target.write(file.relative_to(source).as_posix(), file.read_bytes())
+    expected = rows_of(stream_of(source))
+    for cache in ("20000000", "0"):
+        monkeypatch.setenv("BYTROPIX_CACHE", str(tmp_path / cache))
+        monkeypatch.setenv("BYTROPIX_CACHE_BYTES", cache)
+
+        assert rows_of(stream_of(url)) == expected
