@@ -57,7 +57,7 @@ class Candidates:
     Attributes:
         boxes: f64 (k, 4).
         depth: i64 (k,).
-        parent: i64 (k,), which candidate each was cut from, -1 for none; it comes before its children.
+        parent: i64 (k,), which rectangle each was cut from or put into, -1 for none; rectangles come first.
         usable: bool (k,), False for a patch that was dropped.
         radius: f64 (k,).
         angle: f64 (k,).
@@ -88,13 +88,11 @@ def joined(first: Candidates, second: Candidates) -> Candidates:
 
 def settled(candidates: Candidates, n: int) -> Regions:
     """Return exactly `n` regions of at most `n` candidates: no box twice, valid ones first, the rest padding."""
-    kept = _kept(candidates)
-    place = np.full(len(candidates.usable) + 1, NO_PARENT)  # its last entry is what parent -1 points at
-    place[kept] = np.arange(kept.size)
+    kept = _kept(candidates)  # rectangles come before patches and no two are alike, so that parents keep their numbers
     return Regions(
         boxes=_padded(candidates.boxes[kept], n, np.float32),
         depth=_padded(candidates.depth[kept], n, np.int16),
-        parent=_padded(place[candidates.parent[kept]], n, np.int16, filling=NO_PARENT),
+        parent=_padded(candidates.parent[kept], n, np.int16, filling=NO_PARENT),
         valid=_padded(np.ones(kept.size), n, np.bool_),
         radius=_padded(candidates.radius[kept], n, np.float32),
         angle=_padded(candidates.angle[kept], n, np.float32),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bytropix.gaad import RegionConfig, Regions, decompose
 from bytropix.gaad.config import GOLDEN, RuleName, SelectName
 from bytropix.gaad.subdivision import grow
+from bytropix.jobs.bench.original_regions import original_regions, rounded
 
 # What the original returns, in its order, rounded: frame size, count, boxes after the frame itself.
 ORIGINAL = [
@@ -212,3 +213,39 @@ def test_parent_is_the_nearest_kept_ancestor() -> None:
 
     assert regions.parent.tolist() == [-1, 0, 1, 0, 2, 1, 3, 2]
     assert regions.depth.tolist() == [0, 1, 2, 1, 3, 2, 2, 3]
+
+
+@pytest.mark.parametrize("select", ["largest", "breadth_first", "multi_scale"])
+@pytest.mark.parametrize("rule", RULES)
+def test_parent_is_the_smallest_kept_that_contains(select: SelectName, rule: RuleName) -> None:
+    """Also where the rectangle that a region was cut from is not in the map, its parent is the tightest around it."""
+    regions = subdivided(1920, 1080, 24, select=select, rule=rule)
+    wide = regions.boxes.astype(np.float64)
+    for number in range(1, 24):
+        around = [
+            other
+            for other in range(24)
+            if regions.depth[other] < regions.depth[number]
+            and (wide[other, :2] <= wide[number, :2] + 1e-3).all()
+            and (wide[other, 2:] >= wide[number, 2:] - 1e-3).all()
+        ]
+        assert regions.parent[number] == max(around, key=lambda other: regions.depth[other])
+
+
+@pytest.mark.parametrize("n", [2, 5, 8, 33, 64])
+def test_leaves_are_about_as_large(n: int) -> None:
+    """The largest is always divided next: no leaf has less than 0.382 of the area of another."""
+    sizes = areas(subdivided(1920, 1080, n, select="leaves").boxes)
+
+    assert sizes.min() >= sizes.max() / GOLDEN**2 * 0.999
+    assert (np.diff(sizes) <= 1).all()
+
+
+@given(width=SIDES, height=SIDES, n=st.integers(1, 64))
+def test_largest_is_the_original_at_any_size(width: int, height: int, n: int) -> None:
+    """The default map is that of a plain port of the original; where that has a box twice, ours has padding."""
+    regions = decompose(width, height, RegionConfig(regions=n))
+    original = list(dict.fromkeys(rounded(box) for box in original_regions(width, height, n)))
+
+    assert regions.count == len(original)
+    np.testing.assert_allclose(regions.boxes[: regions.count], original, atol=2e-3)
