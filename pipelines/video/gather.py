@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.datasets.store import PartRecord, SourceSpan, Storage, VideoArrays, write_video_part
-from bytropix.datasets.store.schema import dump_row
+from bytropix.datasets.store import PartRecord, SourceSpan, Storage, VideoArrays, video_meta_line, write_video_part
 from bytropix.gaad.maps import region_maps
 from bytropix.pipelines.video.config import VideoConfig
 from bytropix.pipelines.video.scenes import SceneFrames
 
 MAP_FRAMES = 32  # whose regions are found in one call
-SPARE_FRAMES = 16  # of the buffer beyond a part
+SPARE_FRAMES = 1  # of the buffer beyond a part: the first frame of a scene, whose regions need its second
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +102,8 @@ class Gatherer:
         """
         video = self._under_way()
         self._map(self._count)
+        while self._count > self._config.part_frames:
+            self._make_room()
         frames = video.before + self._count - video.begin
         if self._count > video.begin:
             self._end_video(self._count, facts)
@@ -188,7 +189,7 @@ class Gatherer:
             pts=self._times[:stop],
             video_ends=np.array(self._ends, np.int64),
             scene_ends=np.append(scenes, stop).astype(np.int64),
-            video_meta=b"".join(map(dump_row, self._rows)),
+            video_meta=b"".join(video_meta_line(**row) for row in self._rows),
         )
         record = write_video_part(
             self._storage,

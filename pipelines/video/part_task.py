@@ -22,7 +22,7 @@ from bytropix.pipelines.video.config import VideoConfig
 from bytropix.pipelines.video.gather import Gatherer
 from bytropix.pipelines.video.plan import VideoGroup
 from bytropix.pipelines.video.scan import ScannedVideo, file_of
-from bytropix.pipelines.video.scenes import SceneFinder, SceneFrames
+from bytropix.pipelines.video.scenes import SceneFinder
 
 STAGE_VERSION = 1  # raised when the same videos and config would give other bytes in a part
 CHANGED = "has changed since it was scanned"
@@ -126,17 +126,15 @@ def _take(video: ScannedVideo, gatherer: Gatherer, config: VideoConfig, storage:
     with file_of(video, storage) as path:
         decoding = decode_with_fallback(video, path, gatherer, config)
         changed = "" if _is_still(path, video.sha256) else CHANGED
-    fault = decoding.fault
-    refused = changed or (fault.reason if fault else "")
     done = VideoDone(
         source=video.file.name,
         size=video.size,
         frames=0,
-        frames_read=fault.frames_before if fault else decoding.frames_read,
-        refused=refused,
-        lasting=not (changed or (fault and fault.retry)),
+        frames_read=decoding.frames_read,
+        refused=changed or decoding.refused,
+        lasting=not (changed or decoding.retry),
     )
-    if changed or (fault and not config.keep_partial):
+    if changed or (decoding.refused and not config.keep_partial):
         gatherer.abandon()
         return done
     return replace(done, frames=gatherer.finish(decoding.facts))
@@ -152,12 +150,16 @@ def decode_with_fallback(video: ScannedVideo, path: Path, gatherer: Gatherer, co
         config: Which decoders, and what is wanted of them.
     """
     decoders = cast(list[DecoderName], list(DECODERS)) if config.decoder == "auto" else [config.decoder]
+    why: list[str] = []
     for decoder in decoders:
-        gatherer.begin(video.file.name, _facts(video, decoder, config))
+        gatherer.begin(video.file.name, _facts(video, decoder))
         decoding = _decode(path, decoder, gatherer, config)
-        if decoding.fault is None or not decoding.fault.retry or decoder == decoders[-1]:
+        why += [f"{decoder}: {decoding.refused}"] if decoding.refused else []
+        if not decoding.retry or decoder == decoders[-1]:
             break
         gatherer.abandon()
+    if decoding.refused and len(why) > 1:
+        decoding.refused = "; ".join(why)
     return decoding
 
 
@@ -166,17 +168,17 @@ class Decoding:
     """How far a decoder came."""
 
     frames_read: int = 0
-    frames_kept: int = 0
-    fault: VideoFault | None = None
+    refused: str = ""
+    """What was wrong; empty if nothing was."""
+    retry: bool = False
+    """Whether the next decoder may do better."""
     bad_packets: int = 0
     corrupt: int = 0
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the last row of the video says of it."""
-        facts = {"bad_packets": self.bad_packets, "corrupt": self.corrupt}
-        dropped = {"dropped": self.frames_read - self.frames_kept} if self.frames_kept < self.frames_read else {}
-        return facts | dropped | ({"partial": self.fault.reason} if self.fault else {})
+        return {"bad_packets": self.bad_packets, "corrupt": self.corrupt}
 
 
 def _decode(path: Path, decoder: DecoderName, gatherer: Gatherer, config: VideoConfig) -> Decoding:
@@ -185,21 +187,18 @@ def _decode(path: Path, decoder: DecoderName, gatherer: Gatherer, config: VideoC
     try:
         for frames in process.frames(path, config.wanted(decoder)):
             decoding.frames_read += len(frames.images)
-            _keep(finder.feed(frames.images, frames.times), gatherer, decoding)
+            gatherer.add(finder.feed(frames.images, frames.times))
     except VideoFault as fault:
-        decoding.fault = fault
-    _keep(finder.finish(), gatherer, decoding)
+        decoding.refused, decoding.retry = fault.reason, fault.retry
+    if not (decoding.frames_read or decoding.refused):
+        decoding.refused = "no frame in it"
+    gatherer.add(finder.finish())
     if process.report is not None:
         decoding.bad_packets, decoding.corrupt = process.report.bad_packets, process.report.corrupt
     return decoding
 
 
-def _keep(frames: SceneFrames, gatherer: Gatherer, decoding: Decoding) -> None:
-    decoding.frames_kept += len(frames.images)
-    gatherer.add(frames)
-
-
-def _facts(video: ScannedVideo, decoder: DecoderName, config: VideoConfig) -> dict[str, Any]:
+def _facts(video: ScannedVideo, decoder: DecoderName) -> dict[str, Any]:
     """Return what every row of a video says of it besides counts."""
     info = video.info
     assert info is not None, "a video without a header is refused by the scan"
