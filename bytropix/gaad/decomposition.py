@@ -95,8 +95,8 @@ def _hybrid(width: int, height: int, n: int, config: RegionConfig) -> Candidates
 
 
 def _refine(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
-    """Return a tiling for 0.382 of the regions, and spirals in its rectangles for the rest, the largest first."""
-    tiles = _rectangles(width, height, max(1, round(n / GOLDEN**2)), config, "leaves")
+    """Return a tiling for 0.236 of the regions, and spirals in its rectangles for the rest, the largest first."""
+    tiles = _rectangles(width, height, max(1, round(n / GOLDEN**3)), config, "leaves")
     number = len(tiles.boxes)
     owner = np.sort(np.arange(n - number) % number)
     counts = np.bincount(owner, minlength=number)

@@ -109,7 +109,7 @@ def test_refine_puts_spirals_into_tiles(n: int) -> None:
     homes = regions.parent[tiles : regions.count]
 
     assert regions.count == n
-    assert tiles == max(1, round(n * 0.381966))
+    assert tiles == max(1, round(n * 0.236068))
     assert ((first[:, 2:] - first[:, :2]).prod(1)).sum() == pytest.approx(640 * 360)
     assert (patches[:, :2] >= first[homes, :2] - 1e-3).all()
     assert (patches[:, 2:] <= first[homes, 2:] + 1e-3).all()
