@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from bytropix.gaad import RegionConfig, Regions, SpiralConfig, decompose
+from bytropix.gaad import RegionConfig, SpiralConfig, decompose
 
 WIDTH, HEIGHT = 224, 126  # of a frame, in units of the picture and in pixels
 COLUMNS, GAP, CAPTION, MARGIN = 4, 16, 36, 12
@@ -67,10 +67,8 @@ def _drawn(panel: Panel) -> list[str]:
     """Return the lines of one map."""
     regions = decompose(WIDTH, HEIGHT, panel.config)
     lines = [f'    <rect width="{WIDTH}" height="{HEIGHT}" fill="{SOFT}" fill-opacity=".08" stroke="{SOFT}"/>']
-    for (x0, y0, x1, y1), is_patch in zip(
-        regions.boxes[: regions.count].tolist(), _patches(regions, panel.config), strict=True
-    ):
-        colour = PATCH if is_patch else RECTANGLE
+    for number, (x0, y0, x1, y1) in enumerate(regions.boxes[: regions.count].tolist()):
+        colour = RECTANGLE if number < panel.config.rectangles else PATCH
         lines.append(
             f'    <rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"'
             f' fill="{colour}" fill-opacity=".14" stroke="{colour}"/>'
@@ -80,15 +78,6 @@ def _drawn(panel: Panel) -> list[str]:
         f'    <text y="{HEIGHT + 16}" fill="{SOFT}" font-weight="bold">{escape(panel.title)}</text>',
         f'    <text y="{HEIGHT + 31}" fill="{SOFT}" font-size="12">{escape(panel.says)}</text>',
     ]
-
-
-def _patches(regions: Regions, config: RegionConfig) -> list[bool]:
-    """Return which of the valid regions are patches of a spiral; rectangles come before them."""
-    if config.decomposition == "refine":
-        rectangles = int((regions.parent[: regions.count] == -1).sum())
-    else:
-        rectangles = {"subdivide": regions.count, "hybrid": config.regions // 2, "spiral": 0}[config.decomposition]
-    return [number >= rectangles for number in range(regions.count)]
 
 
 if __name__ == "__main__":

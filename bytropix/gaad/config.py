@@ -99,6 +99,22 @@ class RegionConfig:
         _check_range("motion_regions", self.motion_regions, 1, 64)
         _check_share("motion_overlap", self.motion_overlap, 0, 1)
 
+    @property
+    def rectangles(self) -> int:
+        """How many of the regions are rectangles, the first ones, where the frame yields as many."""
+        return rectangle_count(self.decomposition, self.regions)
+
+
+def rectangle_count(decomposition: DecompositionName, regions: int) -> int:
+    """Return how many of a map's regions are rectangles; they come before the patches of spirals."""
+    counts: dict[DecompositionName, int] = {
+        "subdivide": regions,
+        "spiral": 0,
+        "hybrid": regions // 2,
+        "refine": max(1, round(regions / GOLDEN**3)),
+    }
+    return counts[decomposition]
+
 
 def _check_range(name: str, value: int, least: int, greatest: int) -> None:
     """Raise ConfigError unless `value` is a whole number from `least` to `greatest`."""

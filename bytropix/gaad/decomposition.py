@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.errors import ConfigError
-from bytropix.gaad.config import GOLDEN, DecompositionName, RegionConfig, SelectName
+from bytropix.gaad.config import DecompositionName, RegionConfig, SelectName
 from bytropix.gaad.regions import NO_PARENT, Candidates, Regions, joined, settled
 from bytropix.gaad.spiral import spiral_patches
 from bytropix.gaad.subdivision import subdivide
@@ -42,15 +42,15 @@ def decompose(width: int, height: int, config: RegionConfig) -> Regions:
 
 @lru_cache(maxsize=KEPT_MAPS)
 def _decomposed(width: int, height: int, config: RegionConfig) -> Regions:
-    return settled(DECOMPOSITIONS[config.decomposition](width, height, config.regions, config), config.regions)
+    return settled(DECOMPOSITIONS[config.decomposition](width, height, config), config.regions)
 
 
-def _rectangles(width: int, height: int, n: int, config: RegionConfig, select: SelectName) -> Candidates:
-    """Return at most `n` rectangles of the frame."""
+def _rectangles(width: int, height: int, config: RegionConfig, select: SelectName) -> Candidates:
+    """Return the map's rectangles, fewer where the frame yields no more."""
     return subdivide(
         width,
         height,
-        n,
+        config.rectangles,
         rule=config.rule,
         select=select,
         full_frame=config.full_frame,
@@ -78,32 +78,33 @@ def _spirals(
     )
 
 
-def _subdivide(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
+def _subdivide(width: int, height: int, config: RegionConfig) -> Candidates:
     """Return rectangles alone."""
-    return _rectangles(width, height, n, config, config.select)
+    return _rectangles(width, height, config, config.select)
 
 
-def _spiral(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
+def _spiral(width: int, height: int, config: RegionConfig) -> Candidates:
     """Return one spiral in the frame."""
+    n = config.regions - config.rectangles
     frame = np.array([[0.0, 0.0, width, height]])
     return _spirals(frame, np.array([n]), np.zeros(n, dtype=np.int64), np.full(n, NO_PARENT), config)
 
 
-def _hybrid(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
+def _hybrid(width: int, height: int, config: RegionConfig) -> Candidates:
     """Return rectangles for the smaller half, then a spiral in the frame for the rest."""
-    return joined(_subdivide(width, height, n // 2, config), _spiral(width, height, n - n // 2, config))
+    return joined(_subdivide(width, height, config), _spiral(width, height, config))
 
 
-def _refine(width: int, height: int, n: int, config: RegionConfig) -> Candidates:
-    """Return a tiling for 0.236 of the regions, and spirals in its rectangles for the rest, the largest first."""
-    tiles = _rectangles(width, height, max(1, round(n / GOLDEN**3)), config, "leaves")
+def _refine(width: int, height: int, config: RegionConfig) -> Candidates:
+    """Return a tiling, and spirals in its rectangles for the rest of the regions, the larger rectangles first."""
+    tiles = _rectangles(width, height, config, "leaves")
     number = len(tiles.boxes)
-    owner = np.sort(np.arange(n - number) % number)
+    owner = np.sort(np.arange(config.regions - number) % number)
     counts = np.bincount(owner, minlength=number)
     return joined(tiles, _spirals(tiles.boxes, counts, tiles.depth[owner] + 1, owner, config))
 
 
-DECOMPOSITIONS: dict[DecompositionName, Callable[[int, int, int, RegionConfig], Candidates]] = {
+DECOMPOSITIONS: dict[DecompositionName, Callable[[int, int, RegionConfig], Candidates]] = {
     "hybrid": _hybrid,
     "subdivide": _subdivide,
     "spiral": _spiral,

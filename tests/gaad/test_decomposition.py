@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytropix.errors import ConfigError
-from bytropix.gaad import DECOMPOSITIONS, RegionConfig, Regions, SpiralConfig, decompose
-from bytropix.gaad.config import AngleName, BoundaryName, MetricName, PatchName, RadiiName, RuleName, SelectName
+from bytropix.gaad import DECOMPOSITIONS, RegionConfig, Regions, SpiralConfig, decompose, rectangle_count
+from bytropix.gaad.config import (
+    AngleName,
+    BoundaryName,
+    DecompositionName,
+    MetricName,
+    PatchName,
+    RadiiName,
+    RuleName,
+    SelectName,
+)
 from bytropix.gaad.decomposition import _decomposed
 
 SIZES = [(16, 16), (17, 31), (31, 17), (128, 128), (320, 180), (180, 320), (2560, 1080), (7680, 4320), (3, 2000)]
@@ -109,12 +118,27 @@ def test_refine_puts_spirals_into_tiles(n: int) -> None:
     homes = regions.parent[tiles : regions.count]
 
     assert regions.count == n
-    assert tiles == max(1, round(n * 0.236068))
+    assert tiles == rectangle_count("refine", n) == max(1, round(n * 0.236068))
     assert ((first[:, 2:] - first[:, :2]).prod(1)).sum() == pytest.approx(640 * 360)
     assert (patches[:, :2] >= first[homes, :2] - 1e-3).all()
     assert (patches[:, 2:] <= first[homes, 2:] + 1e-3).all()
     assert (regions.depth[tiles:] == regions.depth[homes] + 1).all()
     assert np.ptp(np.bincount(homes, minlength=tiles)) <= 1
+
+
+@pytest.mark.parametrize("name", sorted(DECOMPOSITIONS))
+@pytest.mark.parametrize("n", [1, 2, 8, 23])
+def test_rectangles_come_before_patches(name: DecompositionName, n: int) -> None:
+    """The first `rectangle_count` regions are rectangles, which scale by area; the side of a patch is its scale."""
+    config = RegionConfig(decomposition=name, regions=n)
+    regions = decompose(1000, 600, config)
+    wide = regions.boxes.astype(np.float64)
+    shares = np.sqrt((wide[:, 2:] - wide[:, :2]).prod(1) / (1000 * 600))
+    first = rectangle_count(name, n)
+
+    assert first == config.rectangles
+    np.testing.assert_allclose(regions.scale[:first], shares[:first], rtol=1e-5)
+    assert (regions.scale[first:] > shares[first:] * 1.01).all()
 
 
 def test_second_call_returns_the_same_object() -> None:
