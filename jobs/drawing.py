@@ -105,13 +105,13 @@ def outlines(
             power = round(math.log(height * width / ((x1 - x0) * (y1 - y0)), GOLDEN))
             colour = min(max(power, 0), len(LEVELS) - 1) if number < rectangles else PATCH_COLOUR
             kind = "region" if number < rectangles else "spiral patch"
-            found.append(Outline(*box, colour, f"{kind} {number + 1}: {_extent(box)}"))
+            found.append(Outline(x0, y0, x1, y1, colour, f"{kind} {number + 1}: {_extent(box)}"))
     found.sort(key=lambda outline: -outline.area)
-    return found + [
-        Outline(*box, MOTION_COLOUR, f"motion {number + 1}: {_extent(box)}")
-        for number, box in enumerate(motion.tolist())
-        if box[2] > box[0] and box[3] > box[1]
-    ]
+    for number, box in enumerate(motion.tolist()):
+        x0, y0, x1, y1 = box
+        if x1 > x0 and y1 > y0:
+            found.append(Outline(x0, y0, x1, y1, MOTION_COLOUR, f"motion {number + 1}: {_extent(box)}"))
+    return found
 
 
 def enlargement(shape: tuple[int, int], longest: int) -> float:

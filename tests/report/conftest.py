@@ -278,7 +278,7 @@ def film_arrays(videos: tuple[tuple[str, int, tuple[int, ...]], ...], height: in
         box[0] = left, top, left + side, top + side
     regions = np.zeros((len(frames), 4, 4), np.float32)
     regions[:, 0], regions[:, 1] = (0, 0, width, height), (0, 0, round(width / 1.618), height)
-    regions[:, 3] = width - 40, 8, width - 20, 28
+    regions[:, 3] = 11 * width // 16, 8, 27 * width // 32, 28
     meta = [
         video_meta_line(
             source=name,
