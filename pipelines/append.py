@@ -98,6 +98,7 @@ def append_bytes(
         StoreError: The store is damaged, another job changes it, the disk is full, or a worker died.
     """
     store = Store.open(place)
+    store.require("bytes")
     config = config_of(store.manifest)
     check_options(sources, workers=workers, max_bad=max_bad)
     check_cleaning(config)

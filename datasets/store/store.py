@@ -92,13 +92,24 @@ class Store:
         """Names of the splits that hold something."""
         return sorted({**self._parts, **self._video_parts})
 
+    def require(self, kind: str) -> None:
+        """Refuse to be taken for a store of another kind, bytes or video.
+
+        Raises:
+            StoreError: It is not of this one.
+        """
+        found = self.manifest.kind
+        if found != kind:
+            instead = "ClipStream and `video_parts`" if found == "video" else "ByteStream and `parts`"
+            raise StoreError(f"{self.url}: a store of {found}, where one of {kind} is needed; {instead} read it")
+
     def parts(self, split: str) -> Parts[Part]:
         """Return the parts of a split, in order, each opened when it is asked for; none if the split is empty.
 
         Raises:
             StoreError: The store is one of video.
         """
-        self._refuse_kind("bytes", "ClipStream or `video_parts`")
+        self.require("bytes")
         nothing = np.empty(0, np.int64)
         return self._parts.get(split) or Parts(self.storage, (), nothing, nothing, open_part)
 
@@ -108,7 +119,7 @@ class Store:
         Raises:
             StoreError: The store is one of bytes.
         """
-        self._refuse_kind("video", "ByteStream or `parts`")
+        self.require("video")
         nothing = np.empty(0, np.int64)
         return self._video_parts.get(split) or Parts(self.storage, (), nothing, nothing, open_video_part)
 
@@ -118,7 +129,7 @@ class Store:
         Raises:
             StoreError: The table is damaged, or the store is one of video.
         """
-        self._refuse_kind("bytes", "ClipStream or `video_parts`")
+        self.require("bytes")
         if not same_files(self.storage, BABYLON, self.manifest.babylon):
             raise StoreError(
                 f"{self.url}/{BABYLON}: the entropy table is damaged (a hash is wrong); restore it or ingest again"
@@ -135,13 +146,6 @@ class Store:
         if not same_files(self.storage, "", [file]):
             raise StoreError(f"{self.url}/{file.path}: damaged (its hash is wrong); restore it or ingest again")
         return parse_rows(self.storage.read(file.path).tobytes(), f"{self.url}/{file.path}")
-
-    def _refuse_kind(self, wanted: str, instead: str) -> None:
-        """Refuse to be taken for a store of another kind."""
-        if self.manifest.kind != wanted:
-            raise StoreError(
-                f"{self.url}: a store of {self.manifest.kind}, and this needs one of {wanted}; read it with {instead}"
-            )
 
 
 def find_manifest(storage: Storage, version: int | None = None) -> tuple[Manifest, str]:

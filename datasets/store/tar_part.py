@@ -43,11 +43,14 @@ def encode_part(arrays: PartArrays, name: str) -> list[StoredFile]:
         key = f"{name.removesuffix('.tar')}-{document:08d}" + (f"-{piece:04d}" if of > 1 else "")
         meta = lines[document] if of == 1 else dump_row(json.loads(lines[document]) | {"piece": [piece, of]})
         bits = np.packbits(arrays.starts[begin:end], bitorder="little")
-        views = (values.data for values in (arrays.text[begin:end], arrays.entropy[begin:end], bits))
-        places, _, crcs = zip(
-            *(tar.add(f"{key}.{member}", content) for member, content in zip(MEMBERS, (*views, meta), strict=True)),
-            strict=True,
+        contents: tuple[bytes | memoryview, ...] = (
+            arrays.text[begin:end].data,
+            arrays.entropy[begin:end].data,
+            bits.data,
+            meta,
         )
+        found = [tar.add(f"{key}.{member}", content) for member, content in zip(MEMBERS, contents, strict=True)]
+        places, _, crcs = zip(*found, strict=True)
         rows.append((document, end - begin, len(meta), *places, *crcs))
     return [StoredFile(index_name(name), [as_npy(np.array(rows, ROW))]), StoredFile(name, tar.finish())]
 

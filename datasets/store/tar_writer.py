@@ -7,6 +7,7 @@ Headers are ustar with mode 644 and neither time nor owner. Members lie uncompre
 """
 
 import io
+from functools import lru_cache
 
 import google_crc32c
 import numpy as np
@@ -76,6 +77,7 @@ def from_npy(data: bytes, dtype: np.dtype[np.void]) -> NDArray[np.void]:
     return np.frombuffer(data, dtype, offset=begin)
 
 
+@lru_cache(maxsize=256)  # of the members of a part there are few shapes
 def npy_header(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
     """Return what a .npy file of an array in C order begins with."""
     file = io.BytesIO()

@@ -6,7 +6,9 @@ VideoArrays + VideoLayout -> frames coded -> encode -> write -> PartRecord -> op
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bytropix.datasets.store import video_zarr
+import numpy as np
+
+from bytropix.datasets.store import video_tar, video_zarr
 from bytropix.datasets.store.formats import SUFFIXES, FormatName, records_of, write_encoded
 from bytropix.datasets.store.frame_codecs import FRAME_CODECS, check_size, encode_units
 from bytropix.datasets.store.schema import PartRecord, SourceSpan
@@ -69,7 +71,10 @@ class VideoLayout:
 
 def encode_video(arrays: VideoArrays, layout: VideoLayout, name: str, clip_frames: int) -> list[StoredFile]:
     """Return the files of a part, below its record's folder; frames that are coded already stay as they are."""
-    return video_zarr.encode_part(_coded(arrays, layout, clip_frames), layout.used_codec)
+    coded = _coded(arrays, layout, clip_frames)
+    if layout.format == "webdataset":
+        return video_tar.encode_part(coded, name, clip_frames)
+    return video_zarr.encode_part(coded, layout.used_codec)
 
 
 def write_video_part(
@@ -135,7 +140,11 @@ def open_video_part(storage: Storage, record: PartRecord) -> VideoPart:
         raise StoreError(
             f"{storage.url}/parts/{record.split}/{record.name}: holds bytes, not video; stream it with ByteStream"
         )
-    return video_zarr.ZarrVideoPart(storage, record)
+    kinds: dict[str, type[video_tar.TarVideoPart] | type[video_zarr.ZarrVideoPart]] = {
+        "zarr": video_zarr.ZarrVideoPart,
+        "webdataset": video_tar.TarVideoPart,
+    }
+    return kinds[record.format](storage, record)
 
 
 def _coded(arrays: VideoArrays, layout: VideoLayout, clip_frames: int) -> VideoArrays:
@@ -144,6 +153,9 @@ def _coded(arrays: VideoArrays, layout: VideoLayout, clip_frames: int) -> VideoA
     if isinstance(frames, CodedFrames):
         if frames.codec != codec:
             raise ConfigError(f"frames that are {frames.codec} already cannot be kept as {codec}; decode them first")
+        stops = np.arange(1, frames.shape[0] + 1) if codec == "jpeg" else units_of(arrays.scene_ends, clip_frames)
+        if not np.array_equal(frames.unit_stops, stops):
+            raise ConfigError(f"frames are coded in other units than of {clip_frames} frames; decode them first")
         return arrays
     if codec == "raw" or codec == "zstd":
         return arrays

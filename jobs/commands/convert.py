@@ -11,11 +11,13 @@ from typing import Annotated
 
 import tyro
 
-from bytropix.datasets.store import PartLayout
+from bytropix.datasets.store import PartLayout, Store, VideoLayout
+from bytropix.datasets.store.video_formats import FrameCodecName
+from bytropix.errors import ConfigError
 from bytropix.jobs.progress import stage_bars
 from bytropix.jobs.store_report import printable
 from bytropix.jobs.working import Working
-from bytropix.pipelines.tools.convert import convert
+from bytropix.pipelines.tools.convert import convert, same_frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,12 @@ class Convert:
     """The store to make."""
     layout: Annotated[PartLayout, tyro.conf.OmitArgPrefixes] = field(default_factory=PartLayout)
     """How its parts lie on disk."""
+    frame_codec: FrameCodecName | None = None
+    """Of a store of video: keep frames as raw, zstd, jpeg or h264; by default as they are, coded ones untouched."""
+    quality: int = 90
+    """Of video that becomes jpeg: 1 to 100, the best."""
+    crf: int = 20
+    """Of video that becomes h264: 51 to 0, the best."""
     version: int | None = None
     """Convert this version; the newest by default. Other versions are not carried along."""
     working: Annotated[Working, tyro.conf.OmitArgPrefixes] = field(default_factory=Working)
@@ -42,11 +50,12 @@ class Convert:
     def __call__(self) -> int:
         """Make the store and say what it is."""
         begin = time.perf_counter()
+        layout = self._layout()
         with stage_bars() as progress, self.working.runner(self.store) as runner:
             converted = convert(
                 self.store,
                 self.out,
-                self.layout,
+                layout,
                 runner,
                 version=self.version,
                 resume=self.resume,
@@ -70,12 +79,32 @@ class Convert:
         if self.json:
             print(json.dumps(report, sort_keys=True))
             return 0
+        beside = "their regions and times" if manifest.kind == "video" else "their entropies and patches"
         lines = [
             f"store        {printable(converted.store.url)}",
-            f"layout       {self.layout.format}, codec {self.layout.used_codec}",
-            f"bytes        {n_bytes:,}, stored with their entropies and patches in {on_disk:,}",
+            f"layout       {layout.format}, codec {layout.used_codec}",
+            f"bytes        {n_bytes:,}, stored with {beside} in {on_disk:,}",
             f"parts        {len(manifest.parts):,}, {converted.skipped:,} there from an earlier run",
             f"time         {seconds:.1f} s, {report['mb_per_second']:,} MB/s",
         ]
         print("\n".join(lines), file=sys.stderr)
         return 0
+
+    def _layout(self) -> PartLayout | VideoLayout:
+        """Return the layout that is meant for a store of this kind.
+
+        Raises:
+            ConfigError: Flags of the other kind.
+            StoreError: There is no such store.
+        """
+        manifest = Store.open(self.store, self.version).manifest
+        if manifest.kind != "video":
+            if self.frame_codec is not None:
+                raise ConfigError(f"--frame-codec {self.frame_codec}: {self.store} holds bytes; --codec packs them")
+            return self.layout
+        if self.layout.codec is not None:
+            raise ConfigError(f"--codec {self.layout.codec}: {self.store} holds video; --frame-codec packs its frames")
+        wanted = VideoLayout(
+            format=self.layout.format, frame_codec=self.frame_codec, quality=self.quality, crf=self.crf
+        )
+        return same_frames(manifest, wanted)

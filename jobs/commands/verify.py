@@ -38,6 +38,8 @@ class Verify:
     very bytes that were recorded."""
     sources: tuple[str, ...] = ()
     """For --repair: what the store was made of and what was appended; by default what this machine remembers of it."""
+    copies: tuple[str, ...] = ()
+    """For --repair: other places where this store lies; damaged files are taken from there first, if they are whole."""
     working: Annotated[Working, tyro.conf.OmitArgPrefixes] = field(default_factory=Working)
     """Who does the work."""
     json: bool = False
@@ -54,7 +56,7 @@ class Verify:
             )
             verified, mended = check(), None
             if self.repair and verified.faults:
-                mended = repair(verified, runner, sources=self.sources, progress=progress)
+                mended = repair(verified, runner, sources=self.sources, copies=self.copies, progress=progress)
                 verified = check()
         seconds = time.perf_counter() - begin
         if self.json:

@@ -3,24 +3,30 @@
     store -> part -> arrays, checked -> the part in the other layout -> receipt
           -> table and list as they are ----------------------------> manifest, last
 
-There and back again is the same store, byte for byte, if the flags of the layout are those it was made with.
+There and back again is the same store, byte for byte, if the flags of the layout are those it was made with. Frames of
+video that are coded are carried over as they are, unless another frame codec is asked for.
 """
 
 from dataclasses import dataclass, replace
 
-from bytropix.config import to_plain
+from bytropix.config import from_plain, to_plain
 from bytropix.datasets.store import (
     FORMAT_VERSION,
+    VIDEO_VERSION,
+    CodedFrames,
     Manifest,
     PartLayout,
     PartRecord,
     Storage,
     Store,
     StoredFile,
+    VideoLayout,
     open_part,
     open_storage,
+    open_video_part,
     publish,
     write_part,
+    write_video_part,
 )
 from bytropix.datasets.store.babylon import BABYLON
 from bytropix.datasets.store.formats import SUFFIXES
@@ -56,7 +62,7 @@ class ConvertTask:
     """Where the other one is made."""
     wanted: PartRecord
     """Its record there, without files."""
-    layout: PartLayout
+    layout: PartLayout | VideoLayout
 
     def __str__(self) -> str:
         return f"{self.record.split}/{self.record.name}"
@@ -65,7 +71,7 @@ class ConvertTask:
 def convert(
     source: str,
     out: str,
-    layout: PartLayout,
+    layout: PartLayout | VideoLayout,
     runner: Runner,
     *,
     version: int | None = None,
@@ -78,7 +84,7 @@ def convert(
     Args:
         source: The store, a folder or a URL.
         out: Where to make the other one.
-        layout: How its parts lie.
+        layout: How its parts lie; of a store of video, a `VideoLayout`, see `same_frames`.
         runner: Does the work, part by part.
         version: Which version is converted; the newest if `None`. Older ones are not carried along.
         resume: Complete what an earlier run left, or begin.
@@ -92,11 +98,12 @@ def convert(
     if resume and overwrite:
         raise ConfigError("--resume completes a store and --overwrite replaces it; give one of them")
     store, storage = Store.open(source, version), open_storage(out)
+    store.require("video" if isinstance(layout, VideoLayout) else "bytes")
     check_apart(storage, [store.url])
     refuse_in_the_way(storage, there_is_leave=resume or overwrite)
     manifest = replace(
         store.manifest,
-        format_version=FORMAT_VERSION,
+        format_version=VIDEO_VERSION if isinstance(layout, VideoLayout) else FORMAT_VERSION,
         config={key: value for key, value in store.manifest.config.items() if key != "codec"}  # of format version 1
         | {"layout": to_plain(layout)},
         parts=tuple(_wanted(record, layout) for record in store.manifest.parts),
@@ -133,27 +140,62 @@ def do_convert(task: ConvertTask) -> tuple[PartRecord, bool]:
     done = finished(storage, task.wanted.split, task.wanted.name, key)
     if done is not None:
         return done, True
-    record = write_part(
-        storage,
-        task.wanted.split,
-        task.wanted.name,
-        open_part(open_storage(task.source), task.record).arrays(),
-        layout=task.layout,
-        spans=task.wanted.spans,
-        patch_lengths=task.wanted.patch_lengths,
-        pieces=task.wanted.pieces,
-        version=task.wanted.version,
-    )
+    if isinstance(task.layout, VideoLayout):
+        record = _write_video(storage, task, task.layout)
+    else:
+        record = write_part(
+            storage,
+            task.wanted.split,
+            task.wanted.name,
+            open_part(open_storage(task.source), task.record).arrays(),
+            layout=task.layout,
+            spans=task.wanted.spans,
+            patch_lengths=task.wanted.patch_lengths,
+            pieces=task.wanted.pieces,
+            version=task.wanted.version,
+        )
     keep_receipt(storage, record, key)
     return record, False
 
 
-def _wanted(record: PartRecord, layout: PartLayout) -> PartRecord:
+def _write_video(storage: Storage, task: ConvertTask, layout: VideoLayout) -> PartRecord:
+    """Write a part of video; its frames are decoded only where they are to be kept otherwise."""
+    part = open_video_part(open_storage(task.source), task.record)
+    arrays = part.arrays()
+    if isinstance(arrays.frames, CodedFrames) and arrays.frames.codec != layout.used_codec:
+        arrays = replace(arrays, frames=part.read_frames(0, part.frames))
+    return write_video_part(
+        storage,
+        task.wanted.split,
+        task.wanted.name,
+        arrays,
+        layout=layout,
+        clip_frames=task.record.clip_frames,
+        spans=task.wanted.spans,
+        version=task.wanted.version,
+    )
+
+
+def same_frames(manifest: Manifest, layout: VideoLayout) -> VideoLayout:
+    """Return a layout whose frames are kept as they are in a store, where it does not say how.
+
+    Raises:
+        ConfigError: A format cannot keep them so.
+    """
+    codec = next((record.codec for record in manifest.parts), "raw")
+    if layout.frame_codec is not None or codec == layout.used_codec:
+        return layout
+    if codec == "zstd" and layout.format == "webdataset":  # which is not compressed: the same frames are raw there
+        codec = "raw"
+    return replace(layout, frame_codec=from_plain(VideoLayout, {"frame_codec": codec}).frame_codec)
+
+
+def _wanted(record: PartRecord, layout: PartLayout | VideoLayout) -> PartRecord:
     """Return the record of a part in another layout, without its files."""
     return replace(
         record,
         name=record.name.rpartition(".")[0] + SUFFIXES[layout.format],
-        compressed=layout.used_codec != "none",
+        compressed=layout.used_codec not in ("none", "raw"),
         format=layout.format,
         codec=layout.used_codec,
         files=(),
@@ -171,9 +213,10 @@ def _copy_rest(store: Store, storage: Storage) -> None:
         for name, fault in differing_files(store.storage, folder, files):
             raise StoreError(f"{store.url}/{name}: {fault}; mend it with `bytropix verify --repair` and convert again")
     read = store.storage.read
-    storage.write_folder(
-        BABYLON, [StoredFile(file.path, [read(f"{BABYLON}/{file.path}").data]) for file in manifest.babylon]
-    )
+    if manifest.babylon:
+        storage.write_folder(
+            BABYLON, [StoredFile(file.path, [read(f"{BABYLON}/{file.path}").data]) for file in manifest.babylon]
+        )
     storage.write(manifest.quarantine.path, read(manifest.quarantine.path).tobytes())
 
 
@@ -186,7 +229,7 @@ def _nothing_to_do(storage: Storage, wanted: Manifest) -> Converted:
     store = Store.open(storage.url)
     there = replace(
         store.manifest,
-        format_version=FORMAT_VERSION,  # it may be that of lists, which `wanted` has none of
+        format_version=wanted.format_version,  # it may be that of lists, which `wanted` has none of
         parts=tuple(replace(record, files=()) for record in store.manifest.parts),
     )
     if there != wanted:

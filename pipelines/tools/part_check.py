@@ -24,9 +24,11 @@ from bytropix.datasets.store import (
     PartArrays,
     PartRecord,
     Storage,
+    VideoPart,
     load_patcher,
     open_part,
     open_storage,
+    open_video_part,
 )
 from bytropix.datasets.store.ranges import MappedFile
 from bytropix.datasets.store.schema import BLOCK_BYTES
@@ -34,6 +36,7 @@ from bytropix.errors import StoreError
 from bytropix.patching import Patcher
 from bytropix.pipelines.plan import hash_limit
 from bytropix.pipelines.tools.recount import recount
+from bytropix.pipelines.tools.video_check import broken_video_rules, videos_begun
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +64,8 @@ class PartCheck:
     """Settings of the patcher and hashes of its table as JSON; empty: the table is damaged, cuts are not made anew."""
     val_fraction: float
     hashes_only: bool
+    videos: tuple[tuple[str, str], ...] = ()
+    """Of a part of video: names and sha256 of its sources, which decide its side."""
 
     def __str__(self) -> str:
         return f"{self.record.split}/{self.record.name}"
@@ -75,6 +80,8 @@ class PartChecked:
     seconds: float
     """How long hashing them took, reading included."""
     faults: tuple[Fault, ...]
+    videos: int = 0
+    """How many begin in it, if it is one of video and whole."""
 
 
 class ReadOnce:
@@ -111,14 +118,17 @@ def check_part(task: PartCheck) -> PartChecked:
         StoreError: The place cannot be reached.
     """
     storage = cast(Storage, ReadOnce(open_storage(task.url)))
-    part = open_part(storage, task.record)
+    part = open_video_part(storage, task.record) if task.record.frames else open_part(storage, task.record)
     n_bytes, seconds, faults = check_files(storage, task.record.folder, task.record.files, str(task))
     faults = [_located(part, fault) for fault in faults]
     if not faults and not task.hashes_only:
-        faults = [
-            Fault(part=str(task), file="", offset=offset, fault=said) for offset, said in _broken_rules(part, task)
-        ]
-    return PartChecked(n_bytes=n_bytes, seconds=seconds, faults=tuple(faults))
+        if isinstance(part, VideoPart):
+            broken = broken_video_rules(part, task.val_fraction, dict(task.videos))
+        else:
+            broken = _broken_rules(part, task)
+        faults = [Fault(part=str(task), file="", offset=offset, fault=said) for offset, said in broken]
+    begun = videos_begun(part) if isinstance(part, VideoPart) and not faults and not task.hashes_only else 0
+    return PartChecked(n_bytes=n_bytes, seconds=seconds, faults=tuple(faults), videos=begun)
 
 
 def check_files(
@@ -158,7 +168,7 @@ def _sha256(storage: Storage, name: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _located(part: Part, fault: Fault) -> Fault:
+def _located(part: Part | VideoPart, fault: Fault) -> Fault:
     """Return a fault with the first block whose checksum is wrong, where checksums tell."""
     if fault.fault == "missing":
         return fault

@@ -1,5 +1,6 @@
 """Damaged files of a store, made again and put back if they are the very bytes that were recorded.
 
+    any file -> from a copy of the store, where one is named; of video, from a store made of the sources again
     table -> fitted on the store's own documents, or on those of the sources
     damaged parts -> from what is left of them -> or from the sources, as ingestion made them
     lists -> a later version's list begins with an earlier one's -> or from the sources
@@ -10,6 +11,7 @@ Nothing is put in place that has not the recorded hash, so a source that has cha
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from bytropix.pipelines.ingest import Progress
 from bytropix.pipelines.ledger import Selection, sources_of
 from bytropix.pipelines.part_task import make_part
 from bytropix.pipelines.runner import Runner
+from bytropix.pipelines.tools.from_copy import mend_from_copies
 from bytropix.pipelines.tools.part_check import patcher_key
 from bytropix.pipelines.tools.rescan import Rescan
 from bytropix.pipelines.tools.salvage import SalvageTask, do_salvage, write_damaged
@@ -42,6 +45,8 @@ class Repaired:
     """From what was left."""
     from_sources: tuple[str, ...]
     """From the sources."""
+    from_copy: tuple[str, ...] = ()
+    """From a copy."""
 
 
 def repair(
@@ -49,6 +54,7 @@ def repair(
     runner: Runner,
     *,
     sources: Sequence[str] = (),
+    copies: Sequence[str] = (),
     progress: Progress = lambda stage, done, total: None,
 ) -> Repaired:
     """Mend what a check of a store found damaged.
@@ -57,6 +63,7 @@ def repair(
         verified: What the check found.
         runner: Does the work.
         sources: The files that the store was made of; what this machine remembers of them if there are none.
+        copies: Other places where the store lies.
         progress: See `Progress`.
 
     Raises:
@@ -64,6 +71,8 @@ def repair(
         StoreError: The manifest is damaged, a source is not as it was, or the disk is full.
     """
     bad = {fault.file for fault in verified.faults if fault.file}
+    storage = open_storage(verified.url)
+    from_copy = mend_from_copies(storage, verified.manifests, bad, [open_storage(copy) for copy in copies])
     for name in sorted(bad):
         if name == MANIFEST or name.startswith(("versions/", f"{LISTS}/")):
             raise StoreError(
@@ -71,12 +80,36 @@ def repair(
                 "another version that is kept (--version), or ingest again with --overwrite"
             )
     mend = _Mend(verified, runner, bad, sources, progress)
+    if mend.manifest.kind == "video":
+        return Repaired(from_store=(), from_sources=_video_again(mend) if bad else (), from_copy=tuple(from_copy))
     with tempfile.TemporaryDirectory(prefix="bytropix-") as scratch:
         mend.scratch = open_storage(scratch)
         mend.table()
         mend.parts()
         mend.lists()
-    return Repaired(from_store=tuple(mend.from_store), from_sources=tuple(mend.from_sources))
+    return Repaired(
+        from_store=tuple(mend.from_store), from_sources=tuple(mend.from_sources), from_copy=tuple(from_copy)
+    )
+
+
+def _video_again(mend: "_Mend") -> tuple[str, ...]:
+    """Mend a store of video from one that is made of its sources again, in a scratch folder.
+
+    Raises:
+        StoreError: The sources are not known, or do not give what was recorded.
+    """
+    from bytropix.pipelines.video.again import ingest_again  # with its decoders, which a store of bytes does not need
+
+    with tempfile.TemporaryDirectory(prefix="bytropix-") as scratch:
+        ingest_again(mend.manifest, mend.selections(), Path(scratch) / "again.bx", mend.progress)
+        copies = [open_storage(Path(scratch) / "again.bx")]
+        mended = mend_from_copies(mend.storage, mend.verified.manifests, mend.bad, copies)
+    for name in sorted(mend.bad):
+        raise StoreError(
+            f"{mend.store.url}/{name}: its sources do not give the file that was recorded; they have changed, or other "
+            "versions of bytropix and its decoders wrote it: restore it from a copy (--copies)"
+        )
+    return tuple(mended)
 
 
 class _Mend:
@@ -179,9 +212,12 @@ class _Mend:
     def rescan(self) -> Rescan:
         """Return the sources, scanned when they are first needed."""
         if self._rescan is None:
-            selections = (Selection(sources=tuple(self._named)),) if self._named else self._remembered()
-            self._rescan = Rescan(self.manifest, selections, self.runner, self.scratch, self.progress)
+            self._rescan = Rescan(self.manifest, self.selections(), self.runner, self.scratch, self.progress)
         return self._rescan
+
+    def selections(self) -> tuple[Selection, ...]:
+        """Return what the store was made of: as it is named, or as this machine remembers it."""
+        return (Selection(sources=tuple(self._named)),) if self._named else self._remembered()
 
     def _remembered(self) -> tuple[Selection, ...]:
         try:

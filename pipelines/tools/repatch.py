@@ -75,7 +75,9 @@ def repatch(
         ConfigError: A value cannot work, or the rule needs another table than the store has.
         StoreError: The store is damaged, another job changes it, the disk is full, or a worker died.
     """
-    store = _settle(Store.open(place))
+    store = Store.open(place)
+    store.require("bytes")
+    store = _settle(store)
     patch = from_plain(PatchConfig, {**store.manifest.patcher["config"], **changes})
     if to_plain(patch) == store.manifest.patcher["config"]:
         _tidy(store)

@@ -23,6 +23,7 @@ from bytropix.errors import StoreError
 from bytropix.pipelines.ingest import Progress
 from bytropix.pipelines.runner import Runner
 from bytropix.pipelines.tools.part_check import Fault, PartCheck, check_files, check_part, patcher_key
+from bytropix.pipelines.tools.video_check import hashes_by_name, wrong_sum
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,7 @@ def verify(
             good_tables.add(manifest.version)
         rows = None if listed[2] else storage.read(manifest.quarantine.path).tobytes().count(b"\n")
         faults += [Fault(part="", file="", offset=None, fault=said) for said in _broken_sums(manifest, rows)]
+    hashes = {manifest.version: hashes_by_name(manifest) for manifest in manifests}
     tasks = (  # one by one, since there may be millions
         PartCheck(
             url=storage.url,
@@ -87,17 +89,24 @@ def verify(
             patcher=patcher_key(manifest) if manifest.version in good_tables else "",
             val_fraction=manifest.config["val_fraction"],
             hashes_only=hashes_only,
+            videos=_hashes(record, hashes[manifest.version]),
         )
         for manifest, record in _parts(manifests)
     )
     total = sum(file.size for _, record in _parts(manifests) for file in record.files)
-    done = 0
+    done = begun = 0
     progress("verify", done, total)
     for (_, record), checked in zip(_parts(manifests), runner.map(check_part, tasks), strict=True):
         n_bytes, seconds = n_bytes + checked.n_bytes, seconds + checked.seconds
         faults += checked.faults
+        begun += checked.videos
         done += sum(file.size for file in record.files)
         progress("verify", done, total)
+    for manifest in manifests if not (faults or hashes_only) else ():
+        if manifest.kind == "video":  # which is of one version
+            refused = storage.read(manifest.quarantine.path).tobytes()
+            said = wrong_sum(manifest, refused, begun)
+            faults += [Fault(part="", file="", offset=None, fault=what) for what in said]
     return Verified(
         url=storage.url,
         manifests=tuple(manifests),
@@ -106,6 +115,12 @@ def verify(
         n_bytes=n_bytes,
         hash_seconds=seconds,
     )
+
+
+def _hashes(record: PartRecord, hashes: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return name and sha256 of the sources of a part of video."""
+    named = dict.fromkeys(span.source for span in record.spans) if hashes else ()
+    return tuple((name, hashes[name]) for name in named if name in hashes)
 
 
 def _manifests(storage: Storage, version: int | None) -> tuple[list[Manifest], list[Fault]]:
@@ -156,7 +171,7 @@ def _broken_sums(manifest: Manifest, rows: int | None) -> Iterator[str]:
     """Give what does not add up in a manifest; `rows` are those of its list of what was refused, if that is whole."""
     version = f"version {manifest.version}: "
     out = manifest.documents + sum(manifest.dropped.values()) + manifest.quarantined
-    if manifest.documents_in not in (None, out):
+    if manifest.kind != "video" and manifest.documents_in not in (None, out):
         yield f"{version}{manifest.documents_in} documents came in, {out} were stored, dropped or quarantined"
     if rows not in (None, manifest.quarantined):
         yield f"{version}{rows} rows of {manifest.quarantine.path} instead of {manifest.quarantined}"
