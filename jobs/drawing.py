@@ -8,10 +8,9 @@ bold corners in place of a line all round, so that colour is never all that tell
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,17 +72,6 @@ class Outline:
     def area(self) -> float:
         """Square pixels of the stored frame."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
-
-
-def rectangle_count(config: Mapping[str, Any], regions: int) -> int:
-    """Return how many regions of a map are rectangles; they come before the patches of a spiral.
-
-    Args:
-        config: Settings of the regions as a manifest holds them; of a store without any, all count as rectangles.
-        regions: Regions of a frame.
-    """
-    counts = {"spiral": 0, "hybrid": regions // 2, "refine": max(1, round(regions / GOLDEN**2))}
-    return counts.get(str(config.get("decomposition")), regions)
 
 
 def outlines(

@@ -5,13 +5,14 @@ parts -> rows of video_meta, ends of videos and scenes, times -> videos, in orde
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bytropix.datasets.store import Store
-from bytropix.jobs.drawing import Outline, outlines, rectangle_count
+from bytropix.gaad.config import DecompositionName, rectangle_count
+from bytropix.jobs.drawing import Outline, outlines
 from bytropix.jobs.store_report import SPLITS
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def shown_frames(store: Store, part: "VideoPart", frames: range) -> Iterator[Sho
     start, stop = frames[0], frames[-1] + 1
     images = part.read_frames(start, stop, frames.step)
     regions, motion = part.regions(start, stop)[:: frames.step], part.motion(start, stop)[:: frames.step]
-    rectangles = rectangle_count(region_settings(store), regions.shape[1])
+    rectangles = _rectangles(store, regions.shape[1])
     shape = (part.height, part.width)
     for image, boxes, moving, time in zip(images, regions, motion, part.pts[start : stop : frames.step], strict=True):
         yield Shown(image, outlines(boxes, moving, shape, rectangles), float(time))
@@ -196,3 +197,10 @@ def region_settings(store: Store) -> dict[str, Any]:
     """Return the settings of regions and motion regions of a store, as its manifest holds them; {} if it has none."""
     found = store.manifest.config.get("regions")
     return dict(found) if isinstance(found, dict) else {}
+
+
+def _rectangles(store: Store, regions: int) -> int:
+    """Return how many of the regions of a frame are rectangles; all where the store does not say how they were made."""
+    names: tuple[DecompositionName, ...] = get_args(DecompositionName)
+    said = region_settings(store).get("decomposition")
+    return next((rectangle_count(name, regions) for name in names if name == said), regions)

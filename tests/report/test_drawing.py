@@ -9,7 +9,6 @@ from PIL import Image
 
 from bytropix.errors import ConfigError, StoreError
 from bytropix.gaad.config import GOLDEN
-from bytropix.gaad.decomposition import RegionConfig, decompose
 from bytropix.jobs.drawing import (
     COLOURS,
     GROUND,
@@ -23,7 +22,6 @@ from bytropix.jobs.drawing import (
     drawn,
     enlargement,
     outlines,
-    rectangle_count,
 )
 from bytropix.jobs.pictures import write_pictures
 
@@ -104,21 +102,6 @@ def test_rectangles_are_coloured_by_golden_cuts(power: int) -> None:
     found = outlines(box(0, 0, 1000 * GOLDEN**-power, 1000), NONE, (1000, 1000), 1)
 
     assert found[0].colour == min(power, len(LEVELS) - 1)
-
-
-@pytest.mark.parametrize("decomposition", ["hybrid", "subdivide", "spiral", "refine"])
-def test_rectangles_of_a_map_are_told_from_patches(decomposition: str) -> None:
-    """As many leading regions count as rectangles as the map has; patches have a radius, rectangles none."""
-    config = RegionConfig(regions=13, decomposition=decomposition, select="leaves")  # type: ignore[arg-type]
-    regions = decompose(320, 180, config)
-    count = rectangle_count({"decomposition": decomposition}, 13)
-    rectangles = regions.boxes[:count]
-
-    assert {"hybrid": 6, "subdivide": 13, "spiral": 0, "refine": 5}[decomposition] == count
-    if count:  # a tiling
-        assert (rectangles[:, 2:] - rectangles[:, :2]).prod(axis=1).sum() == pytest.approx(320 * 180)
-    assert (regions.radius[:count] == 0).all()
-    assert (regions.radius[count + 1 :] > 0).all() or decomposition == "refine"
 
 
 def test_boxes_at_the_border_stay_in_the_picture() -> None:
