@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bytropix.datasets.store import Store
-from bytropix.errors import RunError, SourceError
+from bytropix.errors import SourceError
 from bytropix.jobs.commands.evaluate import compare, report
+from bytropix.jobs.demo_folder import make_way
 from bytropix.jobs.recipe import read_recipe
 from bytropix.jobs.train import Training
 from bytropix.jobs.writing import harmless, sample_text
@@ -23,6 +24,7 @@ from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"}
+LEAVES = {"sources", "stdlib.bx", "run"}
 VAL_FRACTION = 0.02  # about 200 kB: enough to tell models apart, few enough to score in a minute
 SAMPLE_BYTES = 400
 
@@ -45,7 +47,7 @@ class Demo:
     def __call__(self) -> int:
         """Ingest, train, evaluate, sample."""
         began = time.perf_counter()
-        _make_way(self.folder)
+        make_way(self.folder, LEAVES)
         _say(f"1/4 ingest: the standard library's sources -> {self.folder / 'stdlib.bx'}")
         store = _ingest(self.folder)
         _say(f"2/4 train: {self.folder / 'run'} (about three minutes; Ctrl-C stops it and keeps what is there)")
@@ -59,16 +61,6 @@ class Demo:
         figures |= {"sample": sample, "seconds": time.perf_counter() - began}
         print(json.dumps(figures, ensure_ascii=False) if self.json else _story(figures, self.folder))
         return 0
-
-
-def _make_way(folder: Path) -> None:
-    """Remove what an earlier demo left, and nothing else."""
-    ours = {"sources", "stdlib.bx", "run"}
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if folder.exists() and (not folder.is_dir() or found - ours):
-        raise RunError(f"{folder}: holds more than a demo left there; choose another --folder")
-    for name in sorted(found):
-        shutil.rmtree(folder / name)
 
 
 def _ingest(folder: Path) -> Store:
