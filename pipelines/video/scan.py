@@ -26,6 +26,7 @@ from bytropix.pipelines.video.sniff import HEAD_BYTES, why_no_video
 from bytropix.pipelines.workplace import SPOOL, batches, is_elsewhere
 
 STILL_WRITTEN = "is still being written"
+NO_SIZE = "no usable frame size in its header: none, or an absurd one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def scan_video(file: SourceFile, number: int, storage: Storage, wanted: Wanted, 
             before = Path(file.path).stat()
             stream.finish()
         size = stream.size
-        info = decoder_process().probe(file.path, wanted)
+        info = header_of(file.path, wanted)
         after = Path(file.path).stat()
     except OSError as error:
         return ScannedVideo(file, size, refused=f"cannot be read: {error.strerror or error}")
@@ -118,6 +119,18 @@ def scan_video(file: SourceFile, number: int, storage: Storage, wanted: Wanted, 
     if len({file.size, size, after.st_size}) > 1 or before.st_mtime_ns != after.st_mtime_ns:
         return ScannedVideo(file, size, refused=f"{STILL_WRITTEN}: {file.size:,} bytes, then {after.st_size:,}")
     return ScannedVideo(file, size, stream.sha256, info=info)
+
+
+def header_of(path: str, wanted: Wanted) -> VideoInfo:
+    """Return what the header and the first frame of a file say.
+
+    Raises:
+        VideoFault: It is no video that can be decoded.
+    """
+    info = decoder_process().probe(path, wanted)
+    if not (info.width and info.height):  # FFmpeg forgets a size beyond its limits
+        raise VideoFault(path, NO_SIZE)
+    return info
 
 
 @contextmanager
@@ -164,7 +177,7 @@ def _fetched(
                 copy.write(piece)
             piece = stream.read(READ_BYTES) or b""
         copy.flush()
-        info = decoder_process().probe(copy.name, wanted)
+        info = header_of(copy.name, wanted)
         if spool:
             copy.seek(0)
             with storage.open_write(spool) as kept, room_for(Path(storage.url) / spool):
