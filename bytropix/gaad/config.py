@@ -74,8 +74,8 @@ class RegionConfig:
     rest is divided further."""
     select: SelectName = "largest"
     """Which rectangles are kept. largest: the frame and its largest parts, which overlap. leaves: a tiling without gap
-    or overlap. breadth_first: the frame, its parts, their parts. multi_scale: as many of each depth as there are. With
-    decomposition refine it is always leaves."""
+    or overlap. breadth_first: the frame, its parts, their parts. multi_scale: an equal share of every depth of cutting.
+    With decomposition refine it is always leaves."""
     full_frame: bool = True
     """Whether the whole frame is one of the rectangles; leaves never have it."""
     min_side: float = 5.0
