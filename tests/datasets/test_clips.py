@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytropix.datasets.clip_order import ClipOrder, Clips
-from bytropix.datasets.clip_reader import flip_boxes, flip_frames
+from bytropix.datasets.clip_reader import flip_boxes, flip_rows
 from bytropix.datasets.clips import ClipRule, ClipTable, Scenes
 from bytropix.errors import ConfigError
 
@@ -184,7 +184,7 @@ def test_mirrored_frames_and_boxes() -> None:
     for width in (1, 6, 7):
         frames = generator.integers(0, 256, (3, 5, width, 3), np.uint8)
         mirrored = frames.copy()
-        flip_frames(mirrored)
+        flip_rows(mirrored.reshape(15, 3 * width))
 
         assert np.array_equal(mirrored, frames[:, :, ::-1])
     boxes = np.array([[[1, 2, 3, 4], [0, 0, 0, 0], [0, 0, 7, 5]]], np.float32)
