@@ -14,21 +14,24 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from bytropix.pipelines.decoders.contract import VideoFault, VideoInfo
+from bytropix.pipelines.decoders.endings import cut_off
 from bytropix.pipelines.decoders.source import check_size
 
-# A playlist or a script among the files would make FFmpeg open whatever it names.
-REFUSED_FORMATS = {
-    "hls",
-    "dash",
-    "concat",
-    "sdp",
-    "rtsp",
-    "imf",
-    "applehttp",
-    "lavfi",
-    "tedcaptions",
-    "webm_dash_manifest",
-}
+# What may be opened at all. A playlist or a script among the files would make FFmpeg open whatever it names; sound and
+# pictures are here so that they can be told by name.
+FILMS = (
+    "mov,matroska,avi,flv,live_flv,mpegts,mpeg,mpegvideo,ogg,asf,gif,apng,h264,hevc,vvc,av1,obu,ivf,m4v,h263,h261,vc1,"
+    "vc1test,dv,mxf,nut,rm,yuv4mpegpipe,mjpeg,dirac,cavsvideo,amv,roq,smk,bink,gxf,nsv,nuv,swf,thp,wtv,flic,4xm,cdxl"
+)
+SOUNDS = "mp3,wav,w64,flac,aac,ac3,eac3,dts,aiff,au,caf,amr,ape,wv,tta,mpc,mpc8,oma,voc,truehd"
+PICTURES = (
+    "image2,ico,bmp_pipe,dds_pipe,dpx_pipe,exr_pipe,gem_pipe,hdr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,"
+    "jpegxl_pipe,pam_pipe,pbm_pipe,pcx_pipe,pfm_pipe,pgm_pipe,pgmyuv_pipe,pgx_pipe,phm_pipe,photocd_pipe,"
+    "pictor_pipe,png_pipe,ppm_pipe,psd_pipe,qdraw_pipe,qoi_pipe,sgi_pipe,sunrast_pipe,svg_pipe,tiff_pipe,"
+    "vbn_pipe,webp_pipe,xbm_pipe,xpm_pipe,xwd_pipe"
+)
+# Each of these begins an MP4 file.
+FIRST_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 # These hold one picture or several.
 MAYBE_STILL = {"gif", "apng", "webp_pipe", "jpegxl_anim"}
@@ -43,11 +46,15 @@ def opened(path: str, most_pixels: int) -> Iterator[tuple[InputContainer, VideoS
     """
     _check_file(path)
     # `file:` keeps a name with a colon from being taken for a protocol; nothing but files may be opened.
-    options = {"protocol_whitelist": "file", "max_pixels": str(most_pixels)}
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": f"{FILMS},{SOUNDS},{PICTURES}",
+        "max_pixels": str(most_pixels),
+    }
     try:
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoFault(path, f"not a video that can be read: {_said(error)}") from None
+        raise VideoFault(path, _refusal(path, error)) from None
     with container:
         yield container, _film(path, container, most_pixels)
 
@@ -69,29 +76,38 @@ def _check_file(path: str) -> None:
 def _film(path: str, container: InputContainer, most_pixels: int) -> VideoStream:
     """Return the first stream that is a film."""
     name = container.format.name
-    if name in REFUSED_FORMATS:
-        raise VideoFault(path, f"not a video but a list of other files ({name})")
     if (name.endswith("_pipe") and name not in MAYBE_STILL) or name in {"image2", "ico"}:
         raise VideoFault(path, "a still image")
     if container.metadata.get("major_brand", "").strip() in STILL_BRANDS:
         raise VideoFault(path, "a still image")
     films = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+    if not films and cut_off(path, name):
+        raise VideoFault(path, "cut off: 0 frames could be read")
     if not films:
         raise VideoFault(path, "no video stream")
     stream = films[0]
     if stream.codec_context is None:
         raise VideoFault(path, "no decoder for its codec")
-    if stream.codec_context.name in {"ansi", "bintext", "xbin", "idf"}:  # plain text, taken for pictures of letters
-        raise VideoFault(path, "not a video that can be read: text")
     check_size(path, stream.codec_context.width, stream.codec_context.height, most_pixels)
     return stream
 
 
-def _said(error: Exception) -> str:
-    """Return what FFmpeg has said of an error, without the path."""
+def _refusal(path: str, error: Exception) -> str:
+    """Return why FFmpeg cannot open a file."""
     log = getattr(error, "log", None)
-    words = str(log[2]) if log else getattr(error, "strerror", None) or str(error)
-    return words.strip().rstrip(".")
+    words = (str(log[2]) if log else getattr(error, "strerror", None) or str(error)).strip()
+    if "not on whitelist" in words or (isinstance(error, av.error.InvalidDataError) and not log):
+        return "not a video"
+    with Path(path).open("rb") as file:
+        boxes = file.read(8)[4:] in FIRST_BOXES
+    if "moov atom not found" in words:
+        return "no index (moov): cut off, still being written, or damaged" if boxes else "not a video"
+    return f"not a video that can be read: {words}"
+
+
+def ends_early(path: str, container: InputContainer, stream: VideoStream, packets: int) -> bool:
+    """Return whether the end of a file is missing, `packets` of the film having been found."""
+    return not 0 < stream.frames <= packets and cut_off(path, container.format.name)
 
 
 def frame_rate(stream: VideoStream) -> float:

@@ -1,6 +1,6 @@
 """The default decoder: PyAV, one pass from the first packet to the last.
 
-    packets -> frames; what cannot be decoded is counted and skipped -> times, rising -> Shown
+    packets -> frames; what cannot be decoded is counted and skipped -> whole frames -> times, rising -> Shown
 
 Nothing seeks: after a jump many files give wrong frames, some without a word.
 """
@@ -11,17 +11,22 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from bytropix.pipelines.decoders.clock import Clock
 from bytropix.pipelines.decoders.contract import VideoFault, Wanted
+from bytropix.pipelines.decoders.fields import deinterlaced
 from bytropix.pipelines.decoders.opening import (
     MAYBE_STILL,
+    ends_early,
     frame_rate,
     header_info,
     opened,
     pixel_aspect,
     rotation_of,
 )
-from bytropix.pipelines.decoders.source import Shown, Tally, check_size
+from bytropix.pipelines.decoders.source import Shown, Tally, check_size, timed
+
+# A film that ends so much before its header says has lost something; less is a matter of rounding.
+SHORT_SECONDS = 0.1
+SHORT_FRAMES = 2
 
 
 def decode_pyav(path: str, wanted: Wanted, tally: Tally) -> Iterator[Shown]:
@@ -32,69 +37,81 @@ def decode_pyav(path: str, wanted: Wanted, tally: Tally) -> Iterator[Shown]:
     """
     with opened(path, wanted.most_pixels) as (container, stream):
         stream.codec_context.thread_count = 1
+        frames = deinterlaced(checked_frames(path, container, stream, wanted.most_pixels, tally), stream)
         step = 1 / (frame_rate(stream) or 25)
-        clock = Clock(step, joined="mpeg" in container.format.name)
-        before: av.VideoFrame | None = None
-        begin = 0.0
-        for frame in decoded_frames(container, stream, tally):
-            check_size(path, frame.width, frame.height, wanted.most_pixels)
-            time = clock.seconds(frame.time)
-            if before is None:
-                _look(container, stream, frame, tally)
-            else:
-                yield Shown(before, begin, time)
-            before, begin = frame, time
-        if before is None:
-            _nothing(path, tally)
-        elif tally.frames == 1 and container.format.name in MAYBE_STILL:
-            raise VideoFault(path, "a still image")
-        else:
-            yield Shown(before, begin, begin + _shown_for(before, step))
-    if tally.bad_packets or tally.corrupt:
-        raise VideoFault(
-            path, f"damaged: {tally.bad_packets} packets unreadable, {tally.corrupt} of {tally.frames} frames corrupt"
-        )
+        end = 0.0
+        for shown in timed(frames, step, joined="mpeg" in container.format.name):
+            end = shown.end
+            if tally.frames == 1 and container.format.name in MAYBE_STILL:
+                raise VideoFault(path, "a still image")
+            yield shown
+        judge(path, container, stream, tally, end)
+
+
+def checked_frames(
+    path: str, container: InputContainer, stream: VideoStream, most_pixels: int, tally: Tally
+) -> Iterator[av.VideoFrame]:
+    """Give the frames that can be decoded; note what the first one says, and refuse one that is too large."""
+    for frame in decoded_frames(container, stream, tally):
+        check_size(path, frame.width, frame.height, most_pixels)
+        if tally.info is None:
+            tally.rotation, tally.pixel_aspect = rotation_of(frame), pixel_aspect(stream)
+            tally.info = header_info(container, stream, tally.rotation)
+        yield frame
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[av.VideoFrame]:
     """Give every frame that can be decoded, and count what cannot."""
     packets = container.demux(stream)
-    while True:
+    going = True
+    while going:
+        bad = False
+        frames: list[av.VideoFrame] = []
         try:
             packet = next(packets, None)
         except av.error.FFmpegError:  # reading ends here, as it does for FFmpeg itself
-            tally.bad_packets += 1
-            packet = None
+            packet, bad = None, True
+        going = packet is not None
         try:
             frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
         except av.error.EOFError:
-            frames = []
+            pass
         except av.error.FFmpegError:
-            tally.bad_packets += 1
-            frames = []
+            bad = True
+        if packet is not None:
+            tally.packets += packet.size > 0
+            bad = bad or packet.is_corrupt
+        tally.bad_packets += bad
         tally.beat()
         for frame in frames:
             tally.frames += 1
             tally.corrupt += bool(frame.is_corrupt)
-            tally.beat()
             yield frame
-        if packet is None:
-            return
 
 
-def _look(container: InputContainer, stream: VideoStream, frame: av.VideoFrame, tally: Tally) -> None:
-    """Note what the header and the first frame say."""
-    tally.rotation, tally.pixel_aspect = rotation_of(frame), pixel_aspect(stream)
-    tally.info = header_info(container, stream, tally.rotation)
+def judge(path: str, container: InputContainer, stream: VideoStream, tally: Tally, end: float) -> None:
+    """Say what is wrong with a file whose frames have all been read.
 
+    Args:
+        path: The file.
+        container: It, opened.
+        stream: The stream that was read.
+        tally: What was seen of it.
+        end: When its last frame ends, in seconds.
 
-def _nothing(path: str, tally: Tally) -> None:
-    """Say why there was no frame."""
-    if tally.bad_packets:
-        raise VideoFault(path, f"damaged: 0 frames, {tally.bad_packets} packets unreadable")
-    raise VideoFault(path, "0 frames")
-
-
-def _shown_for(frame: av.VideoFrame, step: float) -> float:
-    """Return for how many seconds the last frame is shown."""
-    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else step
+    Raises:
+        VideoFault: It was cut off or damaged, or has no frame.
+    """
+    # Only MP4 states how long the film itself is; elsewhere the sound may well go on after it.
+    missing = 0.0
+    if "mp4" in container.format.name and stream.duration and stream.time_base:
+        missing = float(stream.duration * stream.time_base) - end
+    step = 1 / (frame_rate(stream) or 25)
+    if missing > max(SHORT_SECONDS, SHORT_FRAMES * step) or ends_early(path, container, stream, tally.packets):
+        raise VideoFault(path, f"cut off: {tally.frames} frames could be read")
+    if tally.bad_packets or tally.corrupt:
+        raise VideoFault(
+            path, f"damaged: {tally.bad_packets} packets unreadable, {tally.corrupt} of {tally.frames} frames corrupt"
+        )
+    if not tally.frames:
+        raise VideoFault(path, "0 frames")

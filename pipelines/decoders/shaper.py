@@ -68,6 +68,11 @@ def plan(height: int, width: int, pixel_aspect: float, target: tuple[int, int], 
     return Plan(whole, scaled, ((scaled[0] - target[0]) // 2, (scaled[1] - target[1]) // 2), (0, 0))
 
 
+def has_alpha(frame: av.VideoFrame) -> bool:
+    """Return whether a frame says how opaque each pixel is."""
+    return frame.format.name.startswith(ALPHA)
+
+
 class Shaper:
     """Brings the frames of one video to the size that is wanted; a new frame size gets a new plan.
 
@@ -94,7 +99,7 @@ class Shaper:
         if size not in self._plans:
             self._plans = {size: plan(*size, self._pixel_aspect, self._target, self._wanted.fit)}
         fitted = self._plans[size]
-        if frame.format.name.startswith(ALPHA):
+        if has_alpha(frame):
             frame = self._over_black(frame)
         top, bottom, left, right = fitted.cut
         if (bottom - top, right - left) != size:

@@ -1,6 +1,6 @@
 """What every decoder hands to the shaper, and what it counts on the way.
 
-decoder(path, wanted, tally) -> Shown(frame, begin, end), one by one
+decoder(path, wanted, tally): frames with stamps -> timed -> Shown(frame, begin, end), one by one
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import av
 
+from bytropix.pipelines.decoders.clock import Clock
 from bytropix.pipelines.decoders.contract import DecodeReport, VideoFault, VideoInfo, Wanted
 
 
@@ -30,6 +31,8 @@ class Tally:
     beat: Callable[[], None]
     """To be called for every decoded frame and every bad packet: the work goes on."""
     info: VideoInfo | None = None
+    packets: int = 0
+    """Packets of the film that hold anything."""
     frames: int = 0
     bad_packets: int = 0
     corrupt: int = 0
@@ -50,6 +53,27 @@ class Tally:
 
 
 Decoder = Callable[[str, Wanted, Tally], Iterator[Shown]]
+
+
+def timed(frames: Iterator[av.VideoFrame], step: float, *, joined: bool) -> Iterator[Shown]:
+    """Give frames with the times at which they are shown, one frame late: only the next one ends it.
+
+    Args:
+        frames: In the order in which they are shown.
+        step: Seconds from one frame to the next where the file does not say.
+        joined: Whether the stamps may start anew in the middle.
+    """
+    clock = Clock(step, joined=joined)
+    before: av.VideoFrame | None = None
+    begin = 0.0
+    for frame in frames:
+        time = clock.seconds(frame.time)
+        if before is not None:
+            yield Shown(before, begin, time)
+        before, begin = frame, time
+    if before is not None:
+        last = float(before.duration * before.time_base) if before.duration and before.time_base else step
+        yield Shown(before, begin, begin + last)
 
 
 def check_size(path: str, width: int, height: int, most_pixels: int) -> None:
