@@ -7,6 +7,8 @@ import pytest
 
 from bytropix.byte_lm import ByteTransformerConfig, WuBuConfig
 from bytropix.byte_lm.heads import HEADS
+from bytropix.gaad import DECOMPOSITIONS, subdivision
+from bytropix.gaad import config as gaad
 from bytropix.geometry import ROTATIONS, SPACES
 from bytropix.jobs.bench import BENCHES, BenchName
 from bytropix.jobs.cli import COMMANDS, command_class
@@ -21,6 +23,9 @@ from bytropix.patching.patcher import RULES
     ("choices", "registry", "built_in"),
     [
         (RuleName, RULES, set()),
+        (gaad.DecompositionName, DECOMPOSITIONS, set()),
+        (gaad.RuleName, subdivision.RULES, set()),
+        (gaad.SelectName, subdivision.SELECTIONS, set()),
         (SpaceName, SPACES, set()),
         (Rotation, ROTATIONS, set()),
         (Transform, TRANSFORMS, set()),
@@ -30,7 +35,21 @@ from bytropix.patching.patcher import RULES
         (get_type_hints(WuBuConfig)["head"], HEADS, set()),
         (get_type_hints(ByteTransformerConfig)["head"], HEADS, set()),
     ],
-    ids=["rule", "space", "rotation", "transform", "flow", "aggregation", "bench", "head", "transformer head"],
+    ids=[
+        *[
+            "rule",
+            "decomposition",
+            "cut",
+            "selection",
+            "space",
+            "rotation",
+            "transform",
+            "flow",
+            "aggregation",
+            "bench",
+        ],
+        *["head", "transformer head"],
+    ],
 )
 def test_choices_are_the_registry(choices: Any, registry: Mapping[str, object], built_in: set[str]) -> None:
     """The values that a field's type allows are the entries of its registry, and each entry can be called."""
