@@ -221,5 +221,9 @@ def test_command(stores: dict[str, Path], corpus: Path, tmp_path: Path, capsys: 
     assert "mended from sources: val/00000.zarr" in err
     flip(store / "babylon" / "order2" / "c" / "0")
     assert main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["mended"] == {"from_store": ["babylon"], "from_sources": [], "from_copy": []}
+    assert json.loads(capsys.readouterr().out)["mended"] == {
+        "from_store": ["babylon"],
+        "from_sources": [],
+        "from_copy": [],
+    }
     assert main([*words, "--version", "1"]) == 2
