@@ -56,19 +56,25 @@ def _peak(folder: Path, sources: Path, n_bytes: int, part_bytes: int) -> int:
         source = files[number % len(files)]
         (inputs / f"{number:06}.txt").hardlink_to(source)
         linked += source.stat().st_size
-    command = [sys.executable, "-m", "bytropix", "ingest", "bytes", str(inputs), "--out", str(out)]
-    with subprocess.Popen(
-        [*command, "--workers", str(WORKERS), "--part-bytes", str(part_bytes)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    ) as run:
+    words = ["ingest", "bytes", str(inputs), "--out", str(out), "--workers", str(WORKERS)]
+    return peak_of([*words, "--part-bytes", str(part_bytes)])
+
+
+def peak_of(words: list[str]) -> int:
+    """Return the most bytes of its own that a command of ours and the processes that it started held at one moment.
+
+    Raises:
+        StoreError: It failed.
+    """
+    command = [sys.executable, "-m", "bytropix", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
         most = 0
         while run.poll() is None:
             most = max(most, _held(run.pid))
             time.sleep(LOOK_SECONDS)
         if run.returncode:
             said = (run.stderr.read() if run.stderr else b"").decode()
-            raise StoreError(f"{out}: the ingestion that was to be measured failed ({said.strip()})")
+            raise StoreError(f"{' '.join(words)}: what was to be measured failed ({said.strip()})")
     return most
 
 
