@@ -22,6 +22,7 @@ from bytropix.pipelines.video.config import VideoConfig
 from bytropix.pipelines.video.ingest import ingest_video
 
 LEAVES = {"films", "films.bx", "report.html", "clip.webp"}
+SIZE = (144, 256)
 BATCH, EPOCHS = 4, 20  # of the stream whose speed is told
 VIDEOS_ON_PAGE = 24
 
@@ -46,7 +47,7 @@ class DemoVideo:
         make_films(self.folder / "films")
         _say(f"2/4 ingest: decoded, cut into scenes, regions and motion found -> {self.folder / 'films.bx'}")
         # Two of the six files are bad on purpose, and four films are too few to hold one back.
-        config = VideoConfig(val_fraction=0.0)
+        config = VideoConfig(size=SIZE, fit="pad", val_fraction=0.0)
         store = ingest_video([self.folder / "films"], self.folder / "films.bx", config, workers=2, max_bad=1.0).store
         _say("3/4 stream: each clip once, in shuffled order")
         figures = {**_content(store), **_stream(store)}
