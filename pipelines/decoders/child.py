@@ -144,6 +144,7 @@ def _end_with(parent: int) -> NoReturn:
     """End this process soon after its parent has, whatever it is doing."""
     while os.getppid() == parent:
         time.sleep(ORPHAN_SECONDS)
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # with whatever program a decoder has started
     os._exit(1)
 
 

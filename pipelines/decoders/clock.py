@@ -11,7 +11,8 @@ from collections.abc import Iterator
 LEAST_STEP = 1e-6
 # MPEG streams are cut and joined: their time stamps may start anew, as FFmpeg also takes it at this distance.
 JOINED_JUMP = 10.0
-LONGEST_GAP = 3600.0
+# A gap that is longer is a broken stamp, not a still picture.
+LONGEST_GAP = 600.0
 # Containers such as Matroska round times to milliseconds: a frame that comes so much late is meant to be there.
 ROUNDING = 1e-3
 

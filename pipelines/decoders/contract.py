@@ -17,6 +17,8 @@ Fit = Literal["crop", "pad", "stretch"]
 DecoderName = Literal["auto", "pyav", "decord", "ffmpeg"]
 
 MIB = 2**20
+# The libraries alone take 280 MiB of address space (50 MiB of memory).
+LEAST_MEMORY = 512 * MIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +55,8 @@ class Wanted:
             raise ConfigError(f"decoder must be one of {', '.join(get_args(DecoderName))}, got {self.decoder!r}")
         if not (self.stall_seconds > 0 and self.file_seconds > 0):
             raise ConfigError("stall_seconds and file_seconds must be positive")
-        if self.memory_bytes < 256 * MIB:
-            raise ConfigError(f"memory_bytes must be at least 256 MiB, got {self.memory_bytes}")
+        if self.memory_bytes < LEAST_MEMORY:
+            raise ConfigError(f"memory_bytes must be at least {LEAST_MEMORY} (512 MiB), got {self.memory_bytes}")
         if self.most_pixels < 1:
             raise ConfigError(f"most_pixels must be positive, got {self.most_pixels}")
 

@@ -54,6 +54,7 @@ def opened(path: str, most_pixels: int) -> Iterator[tuple[InputContainer, VideoS
     try:
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        refuse_hunger(error)
         raise VideoFault(path, _refusal(path, error)) from None
     with container:
         yield container, _film(path, container, most_pixels)
@@ -90,6 +91,16 @@ def _film(path: str, container: InputContainer, most_pixels: int) -> VideoStream
         raise VideoFault(path, "no decoder for its codec")
     check_size(path, stream.codec_context.width, stream.codec_context.height, most_pixels)
     return stream
+
+
+def refuse_hunger(error: Exception) -> None:
+    """Let an error of FFmpeg that is about memory be one: it says nothing about the file's content.
+
+    Raises:
+        MemoryError: It is.
+    """
+    if isinstance(error, MemoryError):
+        raise error
 
 
 def _refusal(path: str, error: Exception) -> str:
@@ -144,6 +155,6 @@ def header_info(container: InputContainer, stream: VideoStream, rotation: int) -
         fps=frame_rate(stream),
         duration=max(0.0, duration),
         frames=max(0, stream.frames),
-        codec=codec.name,
+        codec=codec.codec.canonical_name,
         container=container.format.name,
     )

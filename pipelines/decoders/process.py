@@ -9,11 +9,13 @@ of `multiprocessing`.
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -129,7 +131,9 @@ class DecoderProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        process.kill()
+        # The whole group: a decoder may have started a program of its own. It is gone already if it ended by itself.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
@@ -166,6 +170,7 @@ class DecoderProcess:
             stdout=subprocess.PIPE,
             stderr=self._said,
             env=environment,
+            start_new_session=True,
         )
         try:
             self._receive(_Patience(START_SECONDS, START_SECONDS), (1, 1))

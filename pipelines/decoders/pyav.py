@@ -20,6 +20,7 @@ from bytropix.pipelines.decoders.opening import (
     header_info,
     opened,
     pixel_aspect,
+    refuse_hunger,
     rotation_of,
 )
 from bytropix.pipelines.decoders.source import Shown, Tally, check_size, timed
@@ -69,14 +70,16 @@ def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally)
         frames: list[av.VideoFrame] = []
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:  # reading ends here, as it does for FFmpeg itself
+        except av.error.FFmpegError as error:  # reading ends here, as it does for FFmpeg itself
+            refuse_hunger(error)
             packet, bad = None, True
         going = packet is not None
         try:
             frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
         except av.error.EOFError:
             pass
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            refuse_hunger(error)
             bad = True
         if packet is not None:
             tally.packets += packet.size > 0

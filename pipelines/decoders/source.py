@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import av
 
-from bytropix.pipelines.decoders.clock import Clock
+from bytropix.pipelines.decoders.clock import LONGEST_GAP, Clock
 from bytropix.pipelines.decoders.contract import DecodeReport, VideoFault, VideoInfo, Wanted
 
 
@@ -72,8 +72,8 @@ def timed(frames: Iterator[av.VideoFrame], step: float, *, joined: bool) -> Iter
             yield Shown(before, begin, time)
         before, begin = frame, time
     if before is not None:
-        last = float(before.duration * before.time_base) if before.duration and before.time_base else step
-        yield Shown(before, begin, begin + last)
+        stated = float(before.duration * before.time_base) if before.duration and before.time_base else step
+        yield Shown(before, begin, begin + min(stated, LONGEST_GAP))
 
 
 def check_size(path: str, width: int, height: int, most_pixels: int) -> None:
