@@ -17,6 +17,8 @@ QUARTER = np.pi / 2
 GOLDEN_ANGLE = 2 * np.pi * (1 - 1 / GOLDEN)
 SWEEP = 2 * np.pi * GOLDEN  # what an arm turns in all, with angle `reference`
 
+ON_BORDER = 1e-6  # pixels: sine and cosine may differ in their last digit between processors, the maps may not
+
 CENTRE_SCALE = 0.25
 SHRINK_SCALE, SHRINK_RATE, LEAST_SCALE = 0.2, 5.0, 0.05
 GROW_RATE, GREATEST_SCALE = 0.5, 0.5
@@ -66,7 +68,7 @@ def spiral_patches(
     stretch = sides / shorter[:, None] if options.metric == "elliptic" else np.ones_like(sides)
     middle = ((low + high) / 2 if centres is None else centres)[owner]
     points = middle + radius[:, None] * stretch * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    inside = ((points >= low[owner]) & (points <= high[owner])).all(1)
+    inside = ((points > low[owner] - ON_BORDER) & (points < high[owner] + ON_BORDER)).all(1)
     points = _bounded(points, low[owner], high[owner], options)
 
     scale = _scales(along, radius / shorter, options)

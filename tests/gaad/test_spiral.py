@@ -175,6 +175,13 @@ def test_drop_leaves_out_what_is_outside() -> None:
     np.testing.assert_array_equal(dropped.boxes[dropped.inside], kept.boxes[dropped.inside])
 
 
+def test_point_on_the_border_is_inside() -> None:
+    """Points on the border by the formula, where sine and cosine may round either way, are not dropped."""
+    found = patches(17, arms=16, start_radius=0.5, growth=1.0, metric="elliptic", boundary="drop")
+
+    assert found.inside.all()
+
+
 def test_reflect_mirrors_at_the_border() -> None:
     """A point as far outside the frame is put as far inside; the others stay."""
     kept, mirrored = patches(12), patches(12, boundary="reflect")
