@@ -126,6 +126,13 @@ def test_light_that_changes_is_no_cut() -> None:
     assert starts_of(lit(scene(len(light), 1), light)) == [0]
 
 
+def test_a_quick_fade_in_is_no_cut() -> None:
+    """A picture that comes up from black within four frames changes a lot in each of them, the first one too."""
+    light = np.concatenate([np.linspace(0, 1, 5), np.ones(20)])
+
+    assert starts_of(lit(scene(len(light), 1), light)) == [0]
+
+
 def test_a_picture_that_comes_up_after_black_begins_a_scene() -> None:
     """A fade to black and a fade from it have no cut between them, but the second picture is another scene."""
     down, up = np.linspace(1, 0, 12), np.linspace(0, 1, 12)
