@@ -6,12 +6,13 @@ The centre has the first patch; the others are dealt to the arms in turn. All of
 rectangles are one call.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.gaad.config import GOLDEN, SpiralConfig
+from bytropix.gaad.config import GOLDEN, PatchName, SpiralConfig
 
 QUARTER = np.pi / 2
 GOLDEN_ANGLE = 2 * np.pi * (1 - 1 / GOLDEN)
@@ -58,29 +59,36 @@ def spiral_patches(
         options: Where they lie and how large they are.
         centres: f64 (k, 2), x, y of each spiral's centre, inside its rectangle; None: the rectangle's middle.
     """
-    low, high = rectangles[:, :2], rectangles[:, 2:]
-    owner = np.repeat(np.arange(counts.size), counts)
-    along = np.arange(owner.size) - np.repeat(np.cumsum(counts) - counts, counts) - 1  # -1: the centre's patch
-    sides = (high - low)[owner]
-    shorter, longer = sides.min(1), sides.max(1)
-
+    owner = np.arange(counts.size).repeat(counts)
+    along = np.arange(owner.size) - (counts.cumsum() - counts + 1)[owner]  # -1: the centre's patch
+    low, high = rectangles[owner, :2], rectangles[owner, 2:]
+    sides = high - low
+    shorter, longer = np.minimum(sides[:, 0], sides[:, 1]), np.maximum(sides[:, 0], sides[:, 1])
+    centre = along < 0
     radius, angle = _polar(along, (counts - 1)[owner], shorter, longer, options)
-    stretch = sides / shorter[:, None] if options.metric == "elliptic" else np.ones_like(sides)
-    middle = ((low + high) / 2 if centres is None else centres)[owner]
-    points = middle + radius[:, None] * stretch * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    inside = ((points > low[owner] - ON_BORDER) & (points < high[owner] + ON_BORDER)).all(1)
-    points = _bounded(points, low[owner], high[owner], options)
+    radius[centre] = angle[centre] = 0
 
-    scale = _scales(along, radius / shorter, options)
+    away = np.empty_like(sides)
+    away[:, 0], away[:, 1] = radius * np.cos(angle), radius * np.sin(angle)
+    if options.metric == "elliptic":
+        away *= sides / shorter[:, None]
+    points = away + ((low + high) / 2 if centres is None else centres[owner])
+    inside = np.ones(owner.size, dtype=np.bool_)
+    if options.boundary == "drop":
+        inside = ((points > low - ON_BORDER) & (points < high + ON_BORDER)).all(1)
+    elif options.boundary == "reflect":
+        folded = np.mod(points - low, 2 * sides)
+        points = low + np.minimum(folded, 2 * sides - folded)
+    points = np.minimum(np.maximum(points, low), high)
+
+    scale = SCALES[options.patch](radius / shorter)
+    if options.patch == "shrink":
+        scale[centre] = CENTRE_SCALE
     half = (shorter * scale / 2)[:, None]
-    boxes = np.concatenate([np.maximum(points - half, low[owner]), np.minimum(points + half, high[owner])], axis=1)
-    return Patches(
-        boxes=boxes,
-        inside=inside if options.boundary == "drop" else np.ones_like(inside),
-        radius=radius,
-        angle=angle,
-        scale=scale,
-    )
+    boxes = np.empty((owner.size, 4))
+    np.maximum(points - half, low, out=boxes[:, :2])
+    np.minimum(points + half, high, out=boxes[:, 2:])
+    return Patches(boxes=boxes, inside=inside, radius=radius, angle=angle, scale=scale)
 
 
 def _polar(
@@ -90,10 +98,12 @@ def _polar(
     longer: NDArray[np.float64],
     options: SpiralConfig,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return radius and angle of each patch; `others` is how many its spiral has besides the centre's."""
-    centre = along < 0
-    step, arm = np.divmod(np.maximum(along, 0), options.arms)
-    steps = np.maximum(-(-others // options.arms), 1)  # on the longest arm
+    """Return radius and angle of each patch but the centre's; `others` is how many its spiral has of them."""
+    step, arm = along, 0
+    steps = np.maximum(others, 1)  # on the longest arm
+    if options.arms > 1:
+        step, arm = np.divmod(along, options.arms)
+        steps = -(-steps // options.arms)
     swept = step * (SWEEP / steps)
     angle = swept if options.angle == "reference" else step * GOLDEN_ANGLE
     angle = angle + arm * (2 * np.pi / options.arms)
@@ -102,26 +112,25 @@ def _polar(
         # The radius follows the turn of the reference arm whatever the angles are, so that both reach the same end.
         radius = options.start_radius * shorter * options.growth ** (swept / QUARTER)
     else:
-        radius = shorter / 2 * np.sqrt((step + 0.5) / steps)
-    return np.where(centre, 0.0, np.minimum(radius, greatest)), np.where(centre, 0.0, angle)
+        radius = shorter / 2 * np.sqrt(np.abs(step + 0.5) / steps)
+    return np.minimum(radius, greatest), angle
 
 
-def _bounded(
-    points: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], options: SpiralConfig
-) -> NDArray[np.float64]:
-    """Return the points moved into their rectangles."""
-    if options.boundary == "reflect":
-        side = high - low
-        folded = np.mod(points - low, 2 * side)
-        points = low + np.minimum(folded, 2 * side - folded)
-    return np.clip(points, low, high)
+def _shrinking(radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(SHRINK_SCALE * np.exp(-SHRINK_RATE * radius), LEAST_SCALE)
 
 
-def _scales(along: NDArray[np.int64], radius: NDArray[np.float64], options: SpiralConfig) -> NDArray[np.float64]:
-    """Return the side of each patch as a share of the shorter side, from its radius as such a share."""
-    if options.patch == "constant":
-        return np.full(radius.shape, CONSTANT_SCALE)
-    if options.patch == "grow":
-        return np.clip(GROW_RATE * radius, LEAST_SCALE, GREATEST_SCALE)
-    shrunk = np.maximum(SHRINK_SCALE * np.exp(-SHRINK_RATE * radius), LEAST_SCALE)
-    return np.where(along < 0, CENTRE_SCALE, shrunk)
+def _growing(radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.minimum(np.maximum(GROW_RATE * radius, LEAST_SCALE), GREATEST_SCALE)
+
+
+def _constant(radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.full(radius.shape, CONSTANT_SCALE)
+
+
+# Side of a patch from its radius, both as shares of the shorter side.
+SCALES: dict[PatchName, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "shrink": _shrinking,
+    "grow": _growing,
+    "constant": _constant,
+}

@@ -37,6 +37,11 @@ class Rectangle(NamedTuple):
         """Its area in square pixels."""
         return self.width * self.height
 
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Its corners: x0, y0, x1, y1."""
+        return self.x, self.y, self.x + self.width, self.y + self.height
+
 
 class Cut(NamedTuple):
     """A cut that can be made: across the width or the height, where, and whether it waits for all that do not."""
@@ -153,9 +158,9 @@ def subdivide(
 def _largest(width: int, height: int, n: int, rule: RuleName, first: int, min_side: float) -> Candidates:
     """Return the largest of three times as many rectangles, as the original does; the older of equal ones first."""
     rectangles, _ = grow(width, height, rule, min_side, deepest=DEEPEST, enough=SURPLUS * n, alone=True)
-    corners = np.array([(found.x, found.y, found.x + found.width, found.y + found.height) for found in rectangles])
-    x0, y0, x1, y1 = corners.astype(np.float32).T  # equal areas differ by rounding: in the original's precision
-    order = np.argsort(-((x1 - x0) * (y1 - y0))[first:], kind="stable") + first
+    corners = np.array([found.box for found in rectangles[first:]], dtype=np.float32).reshape(-1, 4)
+    sides = corners[:, 2:] - corners[:, :2]  # equal areas differ by rounding: in the original's precision
+    order = (-sides[:, 0] * sides[:, 1]).argsort(kind="stable") + first
     return _chosen(rectangles, order[:n].tolist())
 
 
@@ -217,16 +222,14 @@ def _chosen(rectangles: list[Rectangle], numbers: Sequence[int]) -> Candidates:
         while above != NO_PARENT and above not in place:
             above = rectangles[above].parent
         parents.append(place.get(above, NO_PARENT))
-    table = np.array([rectangles[number][:5] for number in numbers]).reshape(-1, 5)
-    boxes = table[:, [0, 1, 0, 1]]
-    boxes[:, 2:] += table[:, 2:4]
-    nothing = np.zeros(len(table))
+    found = [rectangles[number] for number in numbers]
+    nothing = np.zeros(len(found))
     return Candidates(
-        boxes=boxes,
-        depth=table[:, 4].astype(np.int64),
+        boxes=np.array([one.box for one in found]).reshape(-1, 4),
+        depth=np.array([one.depth for one in found], dtype=np.int64),
         parent=np.array(parents, dtype=np.int64),
-        usable=np.ones(len(table), dtype=np.bool_),
+        usable=np.ones(len(found), dtype=np.bool_),
         radius=nothing,
         angle=nothing,
-        scale=np.sqrt(table[:, 2] * table[:, 3] / rectangles[0].area),
+        scale=np.sqrt([one.area / rectangles[0].area for one in found]),
     )
