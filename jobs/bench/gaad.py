@@ -35,11 +35,12 @@ def bench_gaad(settings: BenchSettings) -> list[BenchRow]:
 
 def _map_time(width: int, height: int, repeats: int) -> BenchRow:
     """Return the time that one map takes where none is kept."""
-    fresh = itertools.count()
+    # What a map's settings say of motion does not change it, but none is kept for settings not seen before.
+    fresh = (replace(CONFIG, motion_overlap=number / 1e6) for number in range(10**6))
 
     def ours() -> None:
-        for _ in range(MAPS):  # settings of motion do not change a map, but none is kept for those not seen before
-            decompose(width, height, replace(CONFIG, motion_overlap=next(fresh) % 10**6 / 10**6))
+        for config in itertools.islice(fresh, MAPS):
+            decompose(width, height, config)
 
     def theirs() -> None:
         for _ in range(MAPS):
