@@ -133,7 +133,7 @@ def _exact() -> Any:
     """Return how colours are converted: the same on every processor."""
     from av.video.reformatter import Interpolation
 
-    return Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+    return Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 def _encode_h264(frames: Frames, pts: NDArray[np.float64], quality: int) -> bytes:
@@ -189,6 +189,8 @@ def _decode_h264(data: bytes, out: Frames) -> None:
         with av.open(io.BytesIO(data), mode="r", format="mp4") as container:
             stream = container.streams.video[0]
             context = stream.codec_context
+            if context is None:  # whatever the types say: where the header does not tell the codec
+                raise ValueError("no codec that is known")
             context.thread_count = 1
             if (context.name, context.height, context.width) != ("h264", height, width):
                 raise ValueError(f"{context.name} of {context.height} x {context.width} pixels")

@@ -15,6 +15,7 @@ from bytropix.errors import StoreError
 MOST_BYTES = 1 << 62  # of all parts: what is added up to this fits an i64
 MOST_SIDE = 1 << 16  # pixels
 MOST_CLIP = 1 << 20  # frames
+FRAME_CODECS = ("raw", "zstd", "jpeg", "h264")
 
 
 def check_inside(place: str, name: str) -> None:
@@ -68,13 +69,15 @@ def _check_frames(place: str, part: PartRecord) -> None:
         and part.n_bytes == part.frames * 3 * math.prod(shape)
         and 1 <= part.documents <= part.frames
         and 1 <= part.clip_frames <= MOST_CLIP
+        and part.codec in FRAME_CODECS
         and not part.patch_lengths
         and part.n_bytes < MOST_BYTES
     )
     if not right:
         raise StoreError(
             f"{place}: part {part.split}/{part.name} of {part.n_bytes} bytes in {part.frames} frames of shape "
-            f"{list(shape)}, {part.documents} videos, clips of {part.clip_frames}; do not trust it"
+            f"{list(shape)}, {part.documents} videos, clips of {part.clip_frames}, codec {part.codec!r}; "
+            "do not trust it"
         )
 
 
