@@ -95,6 +95,17 @@ def test_a_stretch_of_time_is_cut_out(films: FilmSet, tmp_path: Path, capsys: py
     assert np.abs(images.astype(int) - film.images[45:60]).mean() < 8
 
 
+def test_damage_behind_the_stretch_does_not_matter(
+    films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing behind it is read, so the first second of a file with a hole in its middle is converted."""
+    damaged, _ = films.refused
+    code, report = convert(capsys, damaged, tmp_path / "part.mp4", "--duration", "0.5")
+
+    assert (code, report["converted"]) == (0, 1)
+    assert len(read(tmp_path / "part.mp4")[1]) == 12
+
+
 def test_nothing_is_shown_after_the_end(films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A start behind the end is a fault of that file, and no empty file is left."""
     code, report = convert(capsys, films["tall"].path, tmp_path / "none.mp4", "--start", "99")
