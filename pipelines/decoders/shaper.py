@@ -22,7 +22,9 @@ EXACT = Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolatio
 ALPHA = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16", "pal8", "ayuv", "vuya")
 # A stated pixel shape beyond this is a broken header, not a film.
 MOST_STRETCHED_PIXEL = 16.0
-# A frame so long and narrow is cut before it is scaled: else the overhang would be many times the frame that is wanted.
+# A long and narrow frame is cut before it is scaled where the whole would have more pixels than this, and more than so
+# many times those that are wanted.
+MOST_SCALED = 2**22
 MOST_OVERHANG = 16
 
 
@@ -59,7 +61,7 @@ def plan(height: int, width: int, pixel_aspect: float, target: tuple[int, int], 
     if fit == "pad":
         scaled = (min(scaled[0], target[0]), min(scaled[1], target[1]))
         return Plan(whole, scaled, (0, 0), ((target[0] - scaled[0]) // 2, (target[1] - scaled[1]) // 2))
-    if scaled[0] * scaled[1] > MOST_OVERHANG * target[0] * target[1]:
+    if scaled[0] * scaled[1] > max(MOST_SCALED, MOST_OVERHANG * target[0] * target[1]):
         rows = min(height, max(1, round(target[0] / factor)))
         columns = min(width, max(1, round(target[1] / factor / pixel_aspect)))
         top, left = (height - rows) // 2, (width - columns) // 2
