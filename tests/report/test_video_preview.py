@@ -107,7 +107,9 @@ def test_clips_are_those_of_the_stream(
     assert len({(row["part"], row["first"]) for row in facts}) == count
 
 
-@pytest.mark.parametrize("layout", [VideoLayout(frame_codec="jpeg"), VideoLayout(frame_codec="h264")], ids=str)
+@pytest.mark.parametrize(
+    "layout", [VideoLayout(format="webdataset"), VideoLayout(frame_codec="h264")], ids=["webdataset", "h264"]
+)
 def test_coded_stores_show_the_same(
     make_films: Callable[..., Store],
     preview: Callable[..., tuple[int, str, str]],
