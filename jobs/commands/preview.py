@@ -84,7 +84,7 @@ class Preview:
             "first": place.frames[0],
             "frames": count,
             "begins": frames[0].seconds,
-            "seconds": sum(seconds),
+            "seconds": round(sum(seconds), 6),
             "width": width,
             "height": height,
             "boxes": [len(frame.boxes) for frame in frames],
