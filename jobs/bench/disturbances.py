@@ -21,6 +21,7 @@ def bench_kills(settings: BenchSettings) -> list[BenchRow]:
     workers: list[Trial] = []
     for format in FORMATS:
         workers += kill_workers(_folder(settings, f"workers-{format}"), format, WORKERS * many, seed=0)
+    workers += kill_workers(_folder(settings, "workers-films"), "zarr", WORKERS * many, seed=0, films=True)
     return [
         *_rows("killed at random", try_cases(kill_at_random, _folder(settings, "kills"), MOMENTS * many, seed=0)),
         *_rows("a call that writes fails", try_cases(fail_at_calls, _folder(settings, "calls"), CALLS * many, seed=0)),

@@ -1,6 +1,7 @@
-"""What is killed and made to fail: the operations that write stores, on a small corpus.
+"""What is killed and made to fail: the operations that write stores, on a small corpus and on small films.
 
 a corpus of a few kinds of files -> ingest, append, repatch, convert, in both formats -> Case -> trials
+films, one of them damaged       -> film, in both formats                             ->
 """
 
 import gzip
@@ -11,20 +12,26 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from bytropix.datasets.store import PartLayout
+import numpy as np
+
+from bytropix.datasets.store import PartLayout, VideoLayout
 from bytropix.datasets.store.formats import FormatName
 from bytropix.jobs.bench.kills import Case, Trial, in_fresh_process
+from bytropix.jobs.film import panned
 from bytropix.pipelines.append import append_bytes
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 from bytropix.pipelines.runner import local_runner
 from bytropix.pipelines.tools.convert import convert
 from bytropix.pipelines.tools.repatch import repatch
+from bytropix.pipelines.video.config import VideoConfig
+from bytropix.pipelines.video.encode import write_video
+from bytropix.pipelines.video.ingest import ingest_video
 
 FORMATS: tuple[FormatName, ...] = ("zarr", "webdataset")
 WORDS = ["whale", "sea", "of", "harpoon", "and", "Нева", "a", "Nantucket", "ship", "мост", "deep", "old"]
 
-OPERATIONS = ("ingest", "append", "repatch", "convert")
+OPERATIONS = ("ingest", "append", "repatch", "convert", "film")
 CASES = tuple(f"{operation} {format}" for operation in OPERATIONS for format in FORMATS)
 
 Way = Callable[[Case, Path, int, int], list[Trial]]
@@ -46,9 +53,10 @@ def try_cases(way: Way, folder: Path, trials: int, seed: int, names: Sequence[st
 
 def _try_cases(way: Way, folder: Path, trials: int, seed: int, names: Sequence[str]) -> list[Trial]:
     found = []
-    corpus = small_corpus(folder / "corpus")
+    corpus, films = small_corpus(folder / "corpus"), small_films(folder / "films")
     for name in names:
-        case = make_case(name, corpus, folder / "before" / name)
+        sources = films if name.startswith("film") else corpus
+        case = make_case(name, sources, folder / "before" / name)
         (folder / name).mkdir()
         found += way(case, folder / name, trials, seed)
     return found
@@ -63,6 +71,8 @@ def make_case(name: str, corpus: Path, before: Path) -> Case:
         before: Where to make the store that an operation starts from.
     """
     operation, format = name.split()
+    if operation == "film":
+        return Case(name=name, operation=partial(ingest_films, corpus, VideoLayout(format=cast(FormatName, format))))
     layout = PartLayout(format=cast(FormatName, format))
     if operation == "ingest":
         return Case(name=name, operation=partial(ingest, [corpus], layout))
@@ -92,6 +102,26 @@ def ingest(sources: Sequence[Path], layout: PartLayout, place: Path, *, schedule
     _remember_beside(place)
     config = IngestConfig(document_bytes=1024, part_bytes=24_000, val_fraction=0.1, layout=layout)
     ingest_bytes(sources, place / "store.bx", config, resume=True, scheduler=scheduler)
+
+
+def small_films(folder: Path) -> Path:
+    """Write three films of a second or two, one of them with a hole, which is found when it is decoded."""
+    folder.mkdir(parents=True)
+    for number, count in enumerate((20, 50, 30)):
+        images = panned(count, 48, 64, seed=number, speed=2)
+        with write_video(folder / f"{number}.mp4", 48, 64, fps=25.0) as writer:
+            writer.write(images, np.arange(count) / 25.0)
+    data = bytearray((folder / "2.mp4").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    (folder / "2.mp4").write_bytes(data)
+    return folder
+
+
+def ingest_films(films: Path, layout: VideoLayout, place: Path, *, scheduler: str = "") -> None:
+    """Make, or complete, a store of a few parts of video, here or on the workers of a Dask scheduler."""
+    _remember_beside(place)
+    config = VideoConfig(size=(24, 32), clip_frames=4, part_bytes=16 * 24 * 32 * 3, val_fraction=0.0, layout=layout)
+    ingest_video([films], place / "store.bx", config, resume=True, max_bad=0.5, scheduler=scheduler)
 
 
 def append(sources: Sequence[Path], place: Path) -> None:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from bytropix.datasets.store import Store
 from bytropix.datasets.store.manifest import MANIFEST
 from bytropix.errors import BytropixError, StoreError
@@ -152,6 +154,8 @@ def look(store: Path, whole: Whole) -> tuple[Found | None, str]:
 
 def content_of(store: Store) -> str:
     """Return a hash of all that a store delivers, whatever its files are called."""
+    if store.manifest.kind == "video":
+        return _content_of_films(store)
     digest = hashlib.sha256(json.dumps(store.manifest.patcher, sort_keys=True).encode())
     for part in (part for split in store.splits for part in store.parts(split)):
         arrays = part.arrays()
@@ -160,6 +164,18 @@ def content_of(store: Store) -> str:
             digest.update(array.tobytes())
         digest.update(arrays.doc_meta)
     store.patcher()
+    return digest.hexdigest()
+
+
+def _content_of_films(store: Store) -> str:
+    """Return a hash of all that a store of video delivers."""
+    digest = hashlib.sha256()
+    for part in (part for split in store.splits for part in store.video_parts(split)):
+        digest.update(f"{part.record.split} {part.frames}".encode())
+        boxes = part.regions(0, part.frames), part.motion(0, part.frames)
+        for array in (part.read_frames(0, part.frames), *boxes, part.pts, part.video_ends, part.scene_ends):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(json.dumps(part.video_meta()).encode())
     return digest.hexdigest()
 
 

@@ -9,18 +9,20 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import distributed
 
-from bytropix.datasets.store import PartLayout
+from bytropix.datasets.store import PartLayout, VideoLayout
 from bytropix.datasets.store.formats import FormatName
-from bytropix.jobs.bench.kill_cases import ingest, small_corpus
+from bytropix.jobs.bench.kill_cases import ingest, ingest_films, small_corpus, small_films
 from bytropix.jobs.bench.kills import Trial, differing, in_fresh_process, tree
 
 
-def kill_workers(folder: Path, format: FormatName, trials: int, seed: int) -> list[Trial]:
+def kill_workers(folder: Path, format: FormatName, trials: int, seed: int, *, films: bool = False) -> list[Trial]:
     """Ingest `trials` times on a cluster of two workers, and kill one of them at some moment each time.
 
     Args:
@@ -28,32 +30,38 @@ def kill_workers(folder: Path, format: FormatName, trials: int, seed: int) -> li
         format: Of the store.
         trials: How often.
         seed: Of the moments and the workers.
+        films: Whether to ingest films.
     """
-    return in_fresh_process(_kill_workers, folder, format, trials, seed)
+    return in_fresh_process(_kill_workers, folder, format, trials, seed, films)
 
 
-def _kill_workers(folder: Path, format: FormatName, trials: int, seed: int) -> list[Trial]:
-    sources, layout = [small_corpus(folder / "corpus")], PartLayout(format=format)
+def _kill_workers(folder: Path, format: FormatName, trials: int, seed: int, films: bool) -> list[Trial]:
+    work: Callable[..., None] = (
+        partial(ingest_films, small_films(folder / "films"), VideoLayout(format=format))
+        if films
+        else partial(ingest, [small_corpus(folder / "corpus")], PartLayout(format=format))
+    )
+    what = "film" if films else "ingest"
     generator = random.Random(seed)
-    ingest(sources, layout, folder / "whole")
+    work(folder / "whole")
     whole = tree(folder / "whole")
     found = []
     with distributed.LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
     ) as cluster:
         begin = time.perf_counter()
-        ingest(sources, layout, folder / "first", scheduler=cluster.scheduler_address)
+        work(folder / "first", scheduler=cluster.scheduler_address)
         span = time.perf_counter() - begin
         for number in range(trials):
             moment, place = span * generator.random(), folder / str(number)
             killer = threading.Timer(moment, _kill_a_worker, [generator.random()])
             killer.start()
-            ingest(sources, layout, place, scheduler=cluster.scheduler_address)
+            work(place, scheduler=cluster.scheduler_address)
             killer.join()
             names = differing(whole, tree(place))
             how = f"a worker killed after {moment:.3f} s"
             fault = f"other files: {', '.join(names[:5])}" if names else ""
-            found.append(Trial(case=f"ingest {format} on Dask", how=how, found="after", fault=fault))
+            found.append(Trial(case=f"{what} {format} on Dask", how=how, found="after", fault=fault))
     return found
 
 

@@ -100,9 +100,7 @@ class VideoJob(Workplace):
         """
         remote = [file for file in files if is_elsewhere(file)]
         if remote and keep:
-            self.say(
-                f"{len(remote):,} videos lie elsewhere: each is fetched once, and kept in the store until it is done"
-            )
+            self.say(f"{len(remote):,} files lie elsewhere: each is fetched once, into the store's spool folder")
         tasks = list(video_scan_tasks(self.found_by_all(files), self.place, self.config.wanted(), keep=keep))
         return self.in_order(_scanned(tasks, runner), sum(file.size for file in files), _check_strict)
 

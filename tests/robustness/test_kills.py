@@ -35,6 +35,7 @@ def test_careless_writer_is_seen(tmp_path: Path) -> None:
     assert [trial for trial in trials if trial.found is None and trial.fault]
 
 
-def test_killed_workers_cost_nothing_but_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("films", [False, True])
+def test_killed_workers_cost_nothing_but_time(tmp_path: Path, films: bool) -> None:
     """A cluster that loses a worker at any moment makes the store that one process makes."""
-    assert faults(kill_workers(tmp_path, "zarr", 3, seed=0)) == []
+    assert faults(kill_workers(tmp_path, "zarr", 3, seed=0, films=films)) == []

@@ -131,10 +131,9 @@ def test_thousands_of_things_that_are_no_video(
     """They are told by their first bytes, here: no decoder is asked about any, and each is listed."""
     folder = tmp_path / "in"
     folder.mkdir()
-    for number in range(10_000):
-        (folder / f"{number:05d}.mp4").write_bytes(
-            (b"text\n", b"\x89PNG\r\n", b"%PDF-", b"PK\x03\x04")[number % 4] * 40
-        )
+    heads = (b"text\n", b"\x89PNG\r\n", b"%PDF-", b"PK\x03\x04")
+    for number in range(2000):
+        (folder / f"{number:05d}.mp4").write_bytes(heads[number % 4] * 40)
     shutil.copy(film_set["tall"].path, folder / "film.mp4")
     asked = []
     real = scan.decoder_process

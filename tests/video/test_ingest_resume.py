@@ -115,9 +115,9 @@ def test_kill_and_resume(
     out = tmp_path / "killed.bx"
     words = ["ingest", "video", str(film_folder), "--out", str(out), "--max-bad", "0.5", "--workers", "2", *FLAGS]
     run = subprocess.Popen([sys.executable, "-m", "bytropix", *words], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-    place = "parts" if receipts == 0 else RECEIPTS
+    place = "parts/*" if receipts == 0 else f"{RECEIPTS}/[tv]*"
     patience = time.monotonic() + 60
-    while run.poll() is None and time.monotonic() < patience and not list(out.glob(f"{place}/*")):
+    while run.poll() is None and time.monotonic() < patience and not list(out.glob(place)):
         time.sleep(0.001)
     others = _below(run.pid)
     run.send_signal(signal.SIGKILL)
