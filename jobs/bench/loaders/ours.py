@@ -22,7 +22,7 @@ Codec = Literal["none", "zstd"]
 Checks = Literal["raise", "off"]
 
 
-def _load() -> None:
+def load_numba() -> None:
     """Import what numba puts off until its first call: a second's work, of scipy mostly, and none of the stream's."""
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()
@@ -76,7 +76,7 @@ def ours(name: str, about: str, codec: Codec, checks: Checks) -> Loader:
         name=name,
         about=about,
         stored=stored,
-        load=_load,
+        load=load_numba,
         package="bytropix",
         write=lambda rows, folder: write_store(rows, folder / stored, codec),
         open=open_batches,
