@@ -27,7 +27,7 @@ def cell_means(frames: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np
     step = max(1, height // max(MOST_ROWS, rows))
     lines = frames.reshape(count, height, width * 3)
     means = np.empty((count, rows * columns * 3), np.float32)
-    sums = np.empty(width * 3, np.uint32)
+    sums = np.empty(width * 3, np.uint16)  # of at most 8 lines
     for k in range(count):
         for row in range(rows):
             top, bottom = row * height // rows, (row + 1) * height // rows
@@ -53,16 +53,20 @@ def cell_means(frames: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np
 def pool(fine: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
     """Return the coarse grids of fine ones, f32 [k, cells * 3]."""
     coarse_rows, coarse_columns = min(COARSE, rows), min(COARSE, columns)
-    coarse = np.zeros((len(fine), coarse_rows * coarse_columns * 3), np.float32)
+    coarse = np.empty((len(fine), coarse_rows * coarse_columns * 3), np.float32)
     for k in range(len(fine)):
         for row in range(coarse_rows):
             top, bottom = row * rows // coarse_rows, (row + 1) * rows // coarse_rows
             for column in range(coarse_columns):
                 left, right = column * columns // coarse_columns, (column + 1) * columns // coarse_columns
-                place, size = (row * coarse_columns + column) * 3, np.float32((bottom - top) * (right - left))
+                red, green, blue = np.float32(0), np.float32(0), np.float32(0)
                 for y in range(top, bottom):
-                    for j in range((y * columns + left) * 3, (y * columns + right) * 3):
-                        coarse[k, place + j % 3] += fine[k, j] / size
+                    for j in range((y * columns + left) * 3, (y * columns + right) * 3, 3):
+                        red += fine[k, j]
+                        green += fine[k, j + 1]
+                        blue += fine[k, j + 2]
+                place, size = (row * coarse_columns + column) * 3, np.float32((bottom - top) * (right - left))
+                coarse[k, place], coarse[k, place + 1], coarse[k, place + 2] = red / size, green / size, blue / size
     return coarse
 
 

@@ -91,16 +91,6 @@ class SceneFrames:
             self.images[which], self.times[which], self.starts[which], self.black[which], self.frozen[which]
         )
 
-    def then(self, more: "SceneFrames") -> "SceneFrames":
-        """Return these frames and more of them, in arrays of their own."""
-        return SceneFrames(
-            np.concatenate([self.images, more.images]),
-            np.concatenate([self.times, more.times]),
-            np.concatenate([self.starts, more.starts]),
-            np.concatenate([self.black, more.black]),
-            np.concatenate([self.frozen, more.frozen]),
-        )
-
 
 class SceneFinder:
     """Marks the frames of one video, chunk by chunk; how they are chunked makes no difference.
@@ -115,7 +105,7 @@ class SceneFinder:
     def __init__(self, rules: SceneRules = SceneRules()) -> None:
         self.rules = rules
         self.frames = self.cuts = self.black = self.frozen = 0
-        self._held: SceneFrames | None = None  # fed and not yet given out; `starts` says only where light came back
+        self._held: list[SceneFrames] = []  # chunks not yet given out; `starts` says only where light came back
         self._first = 0  # place of the first held frame in the history below
         self._cells = np.zeros((0, 0), np.float32)  # coarse grids of a few frames past and of those held
         self._times = np.zeros(0)
@@ -126,7 +116,9 @@ class SceneFinder:
         self._gap = True  # whether the frame before the first held one was dropped
 
     def feed(self, images: NDArray[np.uint8], times: NDArray[np.float64]) -> SceneFrames:
-        """Take the next frames and return those that are decided; the last eight at most are held back.
+        """Take the next frames and return those of earlier chunks that are decided by them.
+
+        A chunk is given out as a whole, its images where they were: they must not change meanwhile.
 
         Args:
             images: u8 [k, h, w, 3], of one size throughout.
@@ -137,12 +129,11 @@ class SceneFinder:
         rows, columns = (min(FINE, side) for side in images.shape[1:3])
         fine = cell_means(np.ascontiguousarray(images), rows, columns)
         coarse = pool(fine, rows, columns)
-        if self._held is None:
+        if not self._cells.size:
             self._rest = fine[0].copy()
             self._cells = np.zeros((0, coarse.shape[1]), np.float32)
         black, frozen, back = self._watch(fine, times)
-        arrived = SceneFrames(images, times, back, black, frozen)
-        self._held = arrived if self._held is None or not len(self._held) else self._held.then(arrived)
+        self._held.append(SceneFrames(images, times, back, black, frozen))
         known = len(self._cells)
         self._cells = np.concatenate([self._cells, coarse])
         self._times = np.concatenate([self._times, times])
@@ -154,7 +145,7 @@ class SceneFinder:
 
     def finish(self) -> SceneFrames:
         """Return the frames that were held back; the video is over, or breaks off here."""
-        if self._held is None:
+        if not self._held:
             return SceneFrames(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0), *np.zeros((3, 0), np.bool_))
         return self._give(len(self._times))
 
@@ -162,26 +153,23 @@ class SceneFinder:
         self, fine: NDArray[np.float32], times: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which frames are black, which are frozen, and at which light comes back after black."""
-        luma = fine.reshape(len(fine), -1, 3) @ LUMA
-        black = np.asarray((luma <= self.rules.black_level + 0.5).mean(1) >= BLACK_SHARE)
-        frozen, back = np.zeros((2, len(fine)), np.bool_)
-        _watch_stills(fine, times, black, self._rest, self._since, self.rules.frozen_seconds, frozen, back)
+        black, frozen, back = np.zeros((3, len(fine)), np.bool_)
+        level, seconds = self.rules.black_level + 0.5, self.rules.frozen_seconds
+        _watch(fine, times, self._rest, self._since, level, seconds, black, frozen, back)
         return black, frozen, back
 
     def _decided(self) -> int:
         """Return the place in the history up to which everything is known that decides about a frame."""
-        behind = np.searchsorted(self._times, self._times + FLASH_SECONDS, side="right")
-        ahead = np.arange(1, len(behind) + 1) + FLASH_FRAMES
-        whole = (behind < len(self._times)) | (ahead <= len(self._times))
-        return max(self._first, len(whole) if whole.all() else int(whole.argmin()))
+        timely = int(np.searchsorted(self._times + FLASH_SECONDS, self._times[-1]))
+        return max(self._first, timely, len(self._times) - FLASH_FRAMES)
 
     def _give(self, stop: int) -> SceneFrames:
-        """Give out the held frames before a place in the history, less what is dropped."""
-        assert self._held is not None
-        count = stop - self._first
-        held = self._held
-        out, rest = held[:count], held[count:]
-        self._held = rest.then(rest[:0])  # not a view, which would keep all of the frames
+        """Give out the held chunks that end before a place in the history, less what is dropped."""
+        ends = self._first + np.cumsum([len(chunk) for chunk in self._held])
+        count = int(np.searchsorted(ends, stop, side="right"))
+        stop = int(ends[count - 1]) if count else self._first
+        out = _join(self._held[:count]) if count else self._held[0][:0]
+        self._held = self._held[count:]
         starts = out.starts.copy()
         for place in self._first + np.flatnonzero(self._changed[self._first : stop] >= self.rules.cut_levels):
             starts[place - self._first] |= self._is_cut(int(place))
@@ -217,27 +205,32 @@ class SceneFinder:
 
 
 @numba.njit(cache=True, nogil=True)
-def _watch_stills(
+def _watch(
     fine: NDArray[np.float32],
     times: NDArray[np.float64],
-    black: NDArray[np.bool_],
     rest: NDArray[np.float32],
     since: NDArray[np.float64],
-    frozen_seconds: float,
+    level: float,
+    seconds: float,
+    black: NDArray[np.bool_],
     frozen: NDArray[np.bool_],
     back: NDArray[np.bool_],
 ) -> None:
-    """Write which frames have stood still for a while, and at which light comes back; keep `rest` and `since`."""
+    """Write which frames are black, which stand still for a while, where light comes back; keep `rest` and `since`."""
     for k in range(len(fine)):
-        total, most = 0.0, 0.0
+        lit = 0
+        for j in range(0, rest.size, 3):
+            lit += fine[k, j] * LUMA[0] + fine[k, j + 1] * LUMA[1] + fine[k, j + 2] * LUMA[2] > level
+        black[k] = lit * 3 <= (1 - BLACK_SHARE) * rest.size
+        total, most = np.float32(0), np.float32(0)
         for j in range(rest.size):
             gone = abs(fine[k, j] - rest[j])
             total += gone
             most = max(most, gone)
-        if np.isnan(since[0]) or most > STILL_CELL or total > STILL_MEAN * rest.size:
+        if np.isnan(since[0]) or most > STILL_CELL or total > np.float32(STILL_MEAN) * rest.size:
             rest[:] = fine[k]
             since[0] = times[k]
-        frozen[k] = times[k] - since[0] >= frozen_seconds - NEAR
+        frozen[k] = times[k] - since[0] >= seconds - NEAR
         if black[k] and np.isnan(since[1]):
             since[1] = times[k]
         elif not black[k]:
@@ -248,3 +241,16 @@ def _watch_stills(
 def _median(values: NDArray[np.float32]) -> float:
     """Return the lower median, 0 of nothing."""
     return float(np.sort(values)[(len(values) - 1) // 2]) if len(values) else 0.0
+
+
+def _join(chunks: list[SceneFrames]) -> SceneFrames:
+    """Return chunks as one; a single one is not copied."""
+    if len(chunks) == 1:
+        return chunks[0]
+    return SceneFrames(
+        np.concatenate([chunk.images for chunk in chunks]),
+        np.concatenate([chunk.times for chunk in chunks]),
+        np.concatenate([chunk.starts for chunk in chunks]),
+        np.concatenate([chunk.black for chunk in chunks]),
+        np.concatenate([chunk.frozen for chunk in chunks]),
+    )
