@@ -2,7 +2,7 @@
 
     frames u8 -> |difference| summed over colours and cells -> less the level of the whole frame -> integral image
               -> score of each square of a golden pool -> the best one, fitted to what moved by moving its sides
-              -> the next best that overlaps none of those before, and so on
+              -> the same again without the change that this box holds, and so on
 
 A box scores the change it holds, beyond what the whole frame holds, over a root of its area: the best one spans the
 place a thing has left and the place it has come to, and little else. Up to that last step all is counted in whole
@@ -22,13 +22,13 @@ CELLS = 160  # of the shorter side, at most: larger frames are looked at in cell
 SQUARES = 5  # sizes in the pool, each 1/phi of the one before, the frame's shorter side the first; 0.146 the last
 LEAST_CELLS = 3  # side of the smallest square
 STEP = GOLDEN**-2  # from one square to the next of its size, in sides: 0.382
-TRIES = 3  # for each box that is wanted: a fitted box may come to lie on one that is there already
 # A difference of two levels in each colour is noise; of the rest, what is less than twice the frame's mean is
 # something that goes on everywhere, such as a turn of the camera.
 NOISE, LEVEL = 6, 2
 # The exponent of the area. 1/2 would prefer one rim of a plain thing that moves slowly to the thing; 0 would prefer the
 # frame. With 1/5 two rims outweigh one from a thirtieth of the thing's width a frame on.
 AREA = 0.2
+LEAST_SHARE = 50  # what holds less than this part of the change in the first box is no region
 
 
 def motion_regions(
@@ -99,19 +99,17 @@ def _follow(
     down, across = -(-height // cell), -(-width // cell)
     change = np.empty((down, across), dtype=np.int32)
     integral = np.empty((down + 1, across + 1), dtype=np.int64)
-    scores = np.empty(pool.shape[0], dtype=np.float64)
     boxes = np.empty((found.shape[1], 4), dtype=np.int64)
     weights = np.empty(down * across + 1, dtype=np.float64)
     for area in range(1, weights.size):
         weights[area] = area**-AREA
     for t in range(first, frames.shape[0]):
         before = previous if t == 0 else frames[t - 1]
-        if not _difference(frames[t], before, cell, change):
-            continue
-        integrate(change, integral)
-        for i in range(pool.shape[0]):
-            scores[i] = _score(integral, pool[i], weights)
-        kept = _select(integral, pool, scores, weights, overlap, boxes)
+        kept = (
+            _select(change, integral, pool, weights, overlap, boxes)
+            if _difference(frames[t], before, cell, change)
+            else 0
+        )
         for i in range(kept):
             found[t, i, 0], found[t, i, 1] = boxes[i, 0] * cell, boxes[i, 1] * cell
             found[t, i, 2], found[t, i, 3] = min(boxes[i, 2] * cell, width), min(boxes[i, 3] * cell, height)
@@ -120,27 +118,40 @@ def _follow(
 @numba.njit(nogil=True, cache=True)
 def _difference(frame: NDArray[np.uint8], before: NDArray[np.uint8], cell: int, change: NDArray[np.int32]) -> bool:
     """Write the change of each cell above the frame's level; returns whether there is any."""
-    height, width = frame.shape[0], frame.shape[1]
-    change[:] = 0
+    if cell == 1:
+        _pixel_changes(frame.reshape(-1), before.reshape(-1), change.reshape(-1))
+    else:
+        change[:] = 0
+        pixels = np.empty(frame.shape[1], dtype=np.int32)
+        for y in range(frame.shape[0]):
+            _pixel_changes(frame[y].reshape(-1), before[y].reshape(-1), pixels)
+            row = change[y // cell]
+            for column in range(row.size):
+                for x in range(column * cell, min((column + 1) * cell, pixels.size)):
+                    row[column] += pixels[x]
+    cells = change.reshape(-1)
     total = np.int64(0)
-    for y in range(height):
-        row, there, here = change[y // cell], before[y], frame[y]
-        for column in range(row.size):
-            value = np.int32(0)
-            for x in range(column * cell, min((column + 1) * cell, width)):
-                pixel = np.int32(0)
-                for colour in range(3):
-                    pixel += abs(np.int32(here[x, colour]) - np.int32(there[x, colour]))
-                value += max(np.int32(0), pixel - np.int32(NOISE))
-            row[column] += value
-            total += value
-    if total == 0:
-        return False
-    level = np.int32(LEVEL * total // change.size)
-    for y in range(change.shape[0]):
-        for x in range(change.shape[1]):
-            change[y, x] = max(np.int32(0), change[y, x] - level)
-    return True
+    for i in range(cells.size):
+        total += cells[i]
+    level = np.int32(LEVEL * total // cells.size)
+    for i in range(cells.size):
+        above = np.int32(cells[i] - level)
+        cells[i] = above if above > 0 else np.int32(0)
+    return bool(total)
+
+
+@numba.njit(nogil=True, cache=True)
+def _pixel_changes(here: NDArray[np.uint8], there: NDArray[np.uint8], pixels: NDArray[np.int32]) -> None:
+    """Write the |difference| of each pixel beyond noise, all in 32 bits and without branches: so several at once."""
+    for i in range(pixels.size):
+        first = np.uint64(3) * np.uint64(i)
+        red = np.int32(abs(np.int32(np.int32(here[first]) - np.int32(there[first]))))
+        first += np.uint64(1)
+        green = np.int32(abs(np.int32(np.int32(here[first]) - np.int32(there[first]))))
+        first += np.uint64(1)
+        blue = np.int32(abs(np.int32(np.int32(here[first]) - np.int32(there[first]))))
+        value = np.int32(red + green + blue - np.int32(NOISE))
+        pixels[i] = value if value > 0 else np.int32(0)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -152,36 +163,48 @@ def _score(integral: NDArray[np.int64], box: NDArray[np.int64], weights: NDArray
 
 @numba.njit(nogil=True, cache=True)
 def _select(
+    change: NDArray[np.int32],
     integral: NDArray[np.int64],
     pool: NDArray[np.int64],
-    scores: NDArray[np.float64],
     weights: NDArray[np.float64],
     overlap: float,
     boxes: NDArray[np.int64],
 ) -> int:
-    """Fill `boxes` with the best that overlap little, each fitted; returns how many there are."""
-    kept = 0
-    for _ in range(TRIES * boxes.shape[0]):
-        best = -1
-        for i in range(scores.size):
-            if scores[i] > 0 and (best < 0 or scores[i] > scores[best]):
-                best = i
-        if best < 0 or kept == boxes.shape[0]:
-            break
-        boxes[kept] = pool[best]
-        _fit(integral, boxes[kept], weights)
-        scores[best] = 0
-        if _apart(boxes, kept, boxes[kept], overlap):
-            kept += 1
-            for i in range(scores.size):
-                if scores[i] > 0 and not _apart(boxes, kept, pool[i], overlap):
-                    scores[i] = 0
-    return kept
+    """Fill `boxes`, one after the other, each without what those before it hold; returns how many there are."""
+    least = np.int64(0)
+    for kept in range(boxes.shape[0]):
+        integrate(change, integral)
+        best, worth = -1, 0.0
+        for i in range(pool.shape[0]):
+            score = _score(integral, pool[i], weights)
+            if score > worth and _apart(boxes, kept, pool[i], overlap):
+                best, worth = i, score
+        if best < 0:
+            return kept
+        box = boxes[kept]
+        box[:] = pool[best]
+        _fit(integral, boxes, kept, weights, overlap)
+        held = box_sum(integral, box[0], box[1], box[2], box[3])
+        if held < least:
+            return kept
+        least = max(least, held // LEAST_SHARE)
+        change[box[1] : box[3], box[0] : box[2]] = 0
+    return boxes.shape[0]
 
 
 @numba.njit(nogil=True, cache=True)
-def _fit(integral: NDArray[np.int64], box: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
-    """Move the sides of a box as long as that makes it worth more, by golden steps of its size, then smaller ones."""
+def _fit(
+    integral: NDArray[np.int64],
+    boxes: NDArray[np.int64],
+    place: int,
+    weights: NDArray[np.float64],
+    overlap: float,
+) -> None:
+    """Move the sides of box `place` while that makes it worth more, by golden steps of its size, then smaller ones.
+
+    It stays apart from the boxes before it.
+    """
+    box = boxes[place]
     down, across = integral.shape[0] - 1, integral.shape[1] - 1
     worth = _score(integral, box, weights)
     step = max(1, int(STEP * max(box[2] - box[0], box[3] - box[1])))
@@ -192,11 +215,10 @@ def _fit(integral: NDArray[np.int64], box: NDArray[np.int64], weights: NDArray[n
             for side in range(4):
                 for way in (-step, step):
                     old = box[side]
-                    new = min(max(old + way, 0), across if side % 2 == 0 else down)
-                    box[side] = new
+                    box[side] = min(max(old + way, 0), across if side % 2 == 0 else down)
                     wide_enough = box[2] - box[0] >= LEAST_CELLS and box[3] - box[1] >= LEAST_CELLS
                     value = _score(integral, box, weights) if wide_enough else -1.0
-                    if value > worth:
+                    if value > worth and _apart(boxes, place, box, overlap):
                         worth, better = value, True
                     else:
                         box[side] = old
