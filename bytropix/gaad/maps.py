@@ -7,6 +7,7 @@ frames -> regions: one map for their size, or one for each picture -> f32[t, r, 
 import numpy as np
 from numpy.typing import NDArray
 
+from bytropix.gaad.adaptive import adaptive_regions
 from bytropix.gaad.config import RegionConfig
 from bytropix.gaad.decomposition import decompose
 from bytropix.gaad.motion import motion_regions
@@ -29,8 +30,6 @@ def region_maps(
         f32[t, config.regions, 4] and f32[t, config.motion_regions, 4].
     """
     if config.adaptive:
-        from bytropix.gaad.adaptive import adaptive_regions
-
         regions = adaptive_regions(frames, config)
     else:
         boxes = decompose(frames.shape[2], frames.shape[1], config).boxes

@@ -1,0 +1,99 @@
+"""Maps that turn with the picture: every frame is turned to one orientation, mapped there, and the map turned back.
+
+energy -> the least of its four mirrorings, and which mirrorings change nothing -> Turn
+
+Of a picture and its mirror image the same mirroring is mapped, whatever ties and roundings there are on the way, so
+that their maps are mirror images exactly. Where a mirroring changes nothing at all, as on a plain frame, the map must
+be its own mirror image: `mirrored` and the callers' symmetric cuts see to that.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+NONE, ACROSS, DOWN, BOTH, TURNED = range(5)  # which mirrorings change nothing: none, x, y, each, only both at once
+
+Box = tuple[int, int, int, int]
+
+
+class Turn(NamedTuple):
+    """How a frame is mirrored before it is mapped, and what it looks the same after."""
+
+    across: bool
+    down: bool
+    symmetry: int
+
+
+@numba.njit(nogil=True, cache=True)
+def orient(
+    energy: NDArray[np.int64], columns: NDArray[np.int64], rows: NDArray[np.int64], turn: NDArray[np.int64]
+) -> None:
+    """Turn the energies of a frame, in place, to the orientation all its mirrorings share.
+
+    That has the heavier half on the left and on top; where the halves are equal, the first cells that differ decide.
+
+    Args:
+        energy: i64[rows, columns].
+        columns: i64[c + 1], where columns begin and end.
+        rows: i64[r + 1], where rows do.
+        turn: Output: whether it was mirrored across (x) and down (y), and its symmetry.
+    """
+    lean_x, lean_y = np.int64(0), np.int64(0)
+    for row in range(energy.shape[0]):
+        for column in range(energy.shape[1]):
+            lean_x += energy[row, column] * (columns[column] + columns[column + 1] - columns[-1])
+            lean_y += energy[row, column] * (rows[row] + rows[row + 1] - rows[-1])
+    across, down = 0, 0
+    for other_across, other_down in ((1, 0), (0, 1), (1, 1)):
+        if _compare(energy, lean_x, lean_y, other_across, other_down, across, down) < 0:
+            across, down = other_across, other_down
+    same_across = _compare(energy, lean_x, lean_y, 1, 0, 0, 0) == 0
+    same_down = _compare(energy, lean_x, lean_y, 0, 1, 0, 0) == 0
+    turn[0], turn[1], turn[2] = across, down, NONE
+    if same_across and same_down:
+        turn[2] = BOTH
+    elif same_across:
+        turn[2] = ACROSS
+    elif same_down:
+        turn[2] = DOWN
+    elif _compare(energy, lean_x, lean_y, 1, 1, 0, 0) == 0:
+        turn[2] = TURNED
+    if across:
+        for row in range(energy.shape[0]):
+            energy[row] = energy[row, ::-1].copy()
+    if down:
+        for column in range(energy.shape[1]):
+            energy[:, column] = energy[::-1, column].copy()
+
+
+@numba.njit(nogil=True, cache=True)
+def _compare(
+    energy: NDArray[np.int64], lean_x: int, lean_y: int, across: int, down: int, than_across: int, than_down: int
+) -> int:
+    """Return -1, 0 or 1 as one mirroring of a frame comes before another, is equal, or comes after."""
+    x, than_x = -lean_x if across else lean_x, -lean_x if than_across else lean_x
+    y, than_y = -lean_y if down else lean_y, -lean_y if than_down else lean_y
+    if x != than_x:
+        return -1 if x < than_x else 1
+    if y != than_y:
+        return -1 if y < than_y else 1
+    last_row, last_column = energy.shape[0] - 1, energy.shape[1] - 1
+    for row in range(last_row + 1):
+        for column in range(last_column + 1):
+            one = energy[last_row - row if down else row, last_column - column if across else column]
+            other = energy[last_row - row if than_down else row, last_column - column if than_across else column]
+            if one != other:
+                return -1 if one < other else 1
+    return 0
+
+
+def mirrored(box: Box, within: Box, symmetry: int) -> Box:
+    """Return a box mirrored inside another, in x unless the symmetry is DOWN, in y unless it is ACROSS."""
+    x0, y0, x1, y1 = box
+    if symmetry != DOWN:
+        x0, x1 = within[0] + within[2] - x1, within[0] + within[2] - x0
+    if symmetry != ACROSS:
+        y0, y1 = within[1] + within[3] - y1, within[1] + within[3] - y0
+    return x0, y0, x1, y1
