@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from bytropix.gaad.roi import RegionSampler
 from bytropix.jobs.bench import BENCHES
 from bytropix.jobs.bench import gaad as bench
 from bytropix.jobs.bench.original_regions import original_regions
@@ -16,16 +18,17 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BenchSettings:
     """One turn at small sizes."""
     monkeypatch.setattr(bench, "MAPS", 2)
     monkeypatch.setattr(bench, "FRAMES", 4)
+    monkeypatch.setattr(bench, "BATCH", 2)
     return BenchSettings(repeats=1, megabytes=0.5, data=None, folder=tmp_path)
 
 
 def test_rows_stand_beside_the_original(settings: BenchSettings) -> None:
-    """A row for each frame size in ms, those of frames a second, each with a baseline and a target."""
+    """A row for each frame size in ms, five of frames a second, each with a baseline and a target."""
     rows = BENCHES["gaad"](settings)
 
     assert all(row.name.startswith("gaad: ") for row in rows)
     assert [row.unit for row in rows] == ["ms"] * len(bench.SIZES) + ["frames/s"] * (len(rows) - len(bench.SIZES))
-    assert len(rows) >= len(bench.SIZES) + 2
+    assert len(rows) == len(bench.SIZES) + 5
     assert all(row.value and row.baseline and row.ratio and row.targets for row in rows)
 
 
@@ -35,6 +38,15 @@ def test_squares_move() -> None:
 
     assert (frames[0] != frames[1]).any()
     np.testing.assert_array_equal(frames, bench.moving_squares(3, 32))
+
+
+def test_sampling_is_compared_with_the_same_figures() -> None:
+    """What sampling stands beside is slower, not other: box by box the features are the same."""
+    features = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    boxes = torch.tensor([[0.0, 0.0, 128.0, 128.0], [20.0, 7.5, 61.0, 99.25], [100.0, 3.0, 128.0, 17.0]])
+    ours = RegionSampler(boxes, image_size=(128, 128), map_size=(16, 16), output_size=(4, 4))(features)
+
+    torch.testing.assert_close(bench.roi_one_by_one(features, boxes / 8, 4), ours, atol=1e-5, rtol=0)
 
 
 def test_port_repeats_its_last_box() -> None:
