@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bytropix.jobs.film import Film, FilmSet, make_films
+from bytropix.jobs.film import FilmSet, make_films
 from bytropix.pipelines.video.scenes import SceneFinder
 
 
@@ -55,20 +55,15 @@ def test_the_boxes_are_where_the_shapes_are(films: FilmSet, name: str) -> None:
 def test_the_scenes_are_found_in_the_encoded_film(films: FilmSet) -> None:
     """Cuts, the black stretch and the still picture, half a second late; not the flash."""
     film = films["cuts"]
-    marks = SceneFinder().feed(*padded(film))
-    count = len(film.images)
-    frozen = np.flatnonzero(marks.frozen[:count])
+    finder = SceneFinder()
+    finder.feed(*read(film.path))
+    marks = finder.finish()
+    frozen = np.flatnonzero(marks.frozen)
 
-    assert np.flatnonzero(marks.starts[:count]).tolist() == [0, *film.cuts]
-    assert np.flatnonzero(marks.black[:count]).tolist() == list(range(*film.black))
+    assert np.flatnonzero(marks.starts).tolist() == [0, *film.cuts]
+    assert np.flatnonzero(marks.black).tolist() == list(range(*film.black))
     assert film.still[0] + 15 <= frozen[0] <= film.still[0] + 18
     assert frozen.tolist() == list(range(int(frozen[0]), film.still[1]))
-
-
-def padded(film: Film) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Return the decoded frames and ten more of the last one, so that the finder decides about all of them."""
-    images, times = read(film.path)
-    return np.concatenate([images, images[-10:]]), np.concatenate([times, times[-1] + np.arange(1, 11) / film.fps])
 
 
 def test_the_damaged_file_can_be_opened_and_not_read_to_its_end(films: FilmSet) -> None:
