@@ -73,9 +73,10 @@ def spiral_patches(
     if options.metric == "elliptic":
         away *= sides / shorter[:, None]
     points = away + ((low + high) / 2 if centres is None else centres[owner])
-    inside = np.ones(owner.size, dtype=np.bool_)
+    inside: NDArray[np.bool_] = np.ones(owner.size, dtype=np.bool_)
     if options.boundary == "drop":
-        inside = ((points > low - ON_BORDER) & (points < high + ON_BORDER)).all(1)
+        within = (points > low - ON_BORDER) & (points < high + ON_BORDER)
+        inside = within[:, 0] & within[:, 1]
     elif options.boundary == "reflect":
         folded = np.mod(points - low, 2 * sides)
         points = low + np.minimum(folded, 2 * sides - folded)
@@ -99,21 +100,19 @@ def _polar(
     options: SpiralConfig,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return radius and angle of each patch but the centre's; `others` is how many its spiral has of them."""
-    step, arm = along, 0
-    steps = np.maximum(others, 1)  # on the longest arm
-    if options.arms > 1:
-        step, arm = np.divmod(along, options.arms)
-        steps = -(-steps // options.arms)
+    step, arm = np.divmod(along, options.arms)
+    steps = np.maximum(-(-others // options.arms), 1)  # on the longest arm
     swept = step * (SWEEP / steps)
     angle = swept if options.angle == "reference" else step * GOLDEN_ANGLE
     angle = angle + arm * (2 * np.pi / options.arms)
     greatest = options.greatest_radius * (shorter if options.metric == "elliptic" else longer)
+    radius: NDArray[np.float64]
     if options.radii == "log":
         # The radius follows the turn of the reference arm whatever the angles are, so that both reach the same end.
         radius = options.start_radius * shorter * options.growth ** (swept / QUARTER)
     else:
         radius = shorter / 2 * np.sqrt(np.abs(step + 0.5) / steps)
-    return np.minimum(radius, greatest), angle
+    return np.minimum(radius, greatest, dtype=np.float64), angle
 
 
 def _shrinking(radius: NDArray[np.float64]) -> NDArray[np.float64]:
