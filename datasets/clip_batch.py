@@ -1,12 +1,14 @@
 """What a stream of clips delivers: frames, the regions and motion regions on them, and where they are from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+TENSORS = ("frames", "regions", "motion", "pts", "video", "start", "step", "flipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class ClipBatch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel, or be saved, each tensor by itself and without the memory that lies around it."""
-        return ClipBatch, (*(tensor.clone() for tensor in self._tensors()), self.position)
+        return ClipBatch, (*(getattr(self, name).clone() for name in TENSORS), self.position)
 
     @property
     def filled(self) -> Tensor:
@@ -56,8 +58,6 @@ class ClipBatch:
         """Return a copy in pinned memory, as a `DataLoader` asks for."""
         return self._moved(Tensor.pin_memory)
 
-    def _tensors(self) -> list[Tensor]:
-        return [getattr(self, field.name) for field in fields(self)[:-1]]
-
     def _moved(self, move: Callable[[Tensor], Tensor]) -> "ClipBatch":
-        return ClipBatch(*map(move, self._tensors()), position=self.position)
+        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in TENSORS}
+        return replace(self, **moved)

@@ -6,15 +6,15 @@ Clips -> memory of one batch, reused -> frames, boxes and times of each clip, re
 import math
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bytropix.datasets.buffers import BufferPool
-from bytropix.datasets.clip_batch import ClipBatch
+from bytropix.datasets.clip_batch import TENSORS, ClipBatch
 from bytropix.datasets.clip_order import Clips
 from bytropix.datasets.quarantine import Damage, Quarantine
 from bytropix.datasets.store.video_part import VideoPart
@@ -62,7 +62,7 @@ class ClipReader:
         Raises:
             StoreError: Something that a clip touches is damaged, and not to be left out.
         """
-        batch = ClipBatch(*self._tensors(rows), position=position)
+        batch = ClipBatch(**self._tensors(rows), position=position)
         count = clips.parts.size
         batch.video.numpy()[:count] = clips.videos
         batch.start.numpy()[:count] = clips.offsets
@@ -101,15 +101,15 @@ class ClipReader:
         """Bytes of a clip and all that comes with it."""
         return sum(self._row_bytes)
 
-    def _tensors(self, rows: int) -> list[Tensor]:
+    def _tensors(self, rows: int) -> dict[str, Any]:
         """Return the tensors of a batch, side by side in one stretch of memory, with arbitrary content."""
         sizes = [rows * size for size in self._row_bytes]
         places = list(accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0))
         memory = self._pool.take(places[-1])
-        return [
-            memory[place : place + size].view(dtype).view(rows, *shape)
-            for (shape, dtype), place, size in zip(self._fields, places, sizes, strict=False)
-        ]
+        return {
+            name: memory[place : place + size].view(dtype).view(rows, *shape)
+            for name, (shape, dtype), place, size in zip(TENSORS, self._fields, places, sizes, strict=False)
+        }
 
 
 def _empty(batch: ClipBatch, rows: slice) -> None:
@@ -133,8 +133,8 @@ def flip_rows(rows: NDArray[np.uint8]) -> None:
         for i in range(width):
             turned[np.uint64(i)] = row[width - one - np.uint64(i)]
         for pixel in range(width // three):
-            i = three * np.uint64(pixel)
-            row[i], row[i + one], row[i + two] = turned[i + two], turned[i + one], turned[i]
+            red = three * np.uint64(pixel)
+            row[red], row[red + one], row[red + two] = turned[red + two], turned[red + one], turned[red]
 
 
 @numba.njit(nogil=True, cache=True)

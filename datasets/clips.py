@@ -137,8 +137,9 @@ class Scenes:
         counts = [len(begins) for begins, *_ in found]
         videos, seen = [], 0
         for _, _, rows, _, goes_on in found:
-            videos.append(rows + seen - goes_on)
-            seen += int(rows[-1]) + 1 - goes_on if rows.size else 0
+            first = seen - 1 if goes_on and seen else seen
+            videos.append(rows + first)
+            seen = first + int(rows[-1]) + 1
         return cls(
             np.repeat(np.arange(len(parts)), counts),
             _joined([begins for begins, *_ in found]),
@@ -191,7 +192,8 @@ class ClipTable:
             wished: i64 [k], where it would begin.
             choice: i64 [k], which of the sorted steps it takes; one that fits.
         """
-        return np.minimum(wished, self.scenes.lengths[scene] - self._spans[choice])
+        last: NDArray[np.int64] = self.scenes.lengths[scene] - self._spans[choice]
+        return np.minimum(wished, last, out=last)
 
 
 def _scenes_of(

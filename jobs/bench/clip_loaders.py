@@ -4,6 +4,7 @@ ClipOrder of the raw store -> clips -> a stream of a store | a memmap of its fra
                            -> batches u8 [B, 16, h, w, 3] -> clips/s, first batch, memory
 """
 
+import importlib
 import importlib.util
 import multiprocessing
 import time
@@ -98,13 +99,12 @@ def _decord(film: Path) -> Callable[[int, int, int, int], NDArray[np.uint8]]:
 
 def _torchcodec(film: Path) -> Callable[[int, int, int, int], NDArray[np.uint8]]:
     import torch
-    from torchcodec.decoders import VideoDecoder
 
-    decoders: list[Any] = []
+    torchcodec, decoders = importlib.import_module("torchcodec.decoders"), list[Any]()
 
     def clip(start: int, stop: int, height: int, width: int) -> NDArray[np.uint8]:
         if not decoders:
-            decoders.append(VideoDecoder(str(film)))
+            decoders.append(torchcodec.VideoDecoder(str(film)))
         frames = decoders[0].get_frames_in_range(start, stop).data
         small = torch.nn.functional.interpolate(frames, (height, width), mode="bilinear", antialias=True)
         return small.permute(0, 2, 3, 1).contiguous().numpy()

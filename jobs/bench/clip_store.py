@@ -3,6 +3,7 @@
 arrays by split -> parts in a layout -> manifest
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def write_clip_store(
     records = []
     for split, listed in parts.items():
         for number, arrays in enumerate(listed):
-            n_bytes, videos = arrays.frames.nbytes, len(arrays.video_ends)
+            n_bytes, videos = math.prod(arrays.shape), len(arrays.video_ends)
             span = SourceSpan(source=SOURCE, n_bytes=n_bytes, documents=videos, patches=0, at_cap=0, single=0)
             records.append(
                 write_video_part(

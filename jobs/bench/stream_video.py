@@ -37,8 +37,8 @@ FILM_FRAMES = 500  # two groups of pictures as libx264 makes them
 GRAIN, SPEED, STRETCH = 6, 3, 25  # levels, pixels a frame, frames encoded at a time
 SIDE, CLIP_FRAMES = 128, 16
 # What must hold of a layout: clips a second against a memmap of the frames, and against decoding from the films.
-AGAINST_MEMMAP = {"zarr raw": 0.5}
-AGAINST_DECODING = {"zarr raw": 100, "zarr jpeg": 30}
+AGAINST_MEMMAP: dict[str, float] = {"zarr raw": 0.5}
+AGAINST_DECODING: dict[str, float] = {"zarr raw": 100, "zarr jpeg": 30}
 
 Found = dict[str, list[dict[str, Any]]]
 """What each loader found, a turn each."""
@@ -56,9 +56,10 @@ def bench_stream_video(settings: BenchSettings) -> list[BenchRow]:
     _check_equal(found, settings.folder)
     note = f"clips of {CLIP_FRAMES} frames of {SIDE} x {SIDE}, random; {frames} frames"
     rows = [_row(name, turns, note, settings.folder) for name, turns in found.items()]
+    bounds = {"memmap": AGAINST_MEMMAP} | dict.fromkeys(DECODERS, AGAINST_DECODING)
     rows += [
-        _ratio(found, name, against, bounds.get(name))
-        for against, bounds in {"memmap": AGAINST_MEMMAP, **dict.fromkeys(DECODERS, AGAINST_DECODING)}.items()
+        _ratio(found, name, against, kept.get(name))
+        for against, kept in bounds.items()
         for name in TIMED
         if against in found
     ]

@@ -218,16 +218,19 @@ def test_a_loader_with_processes(clip_store: Callable[[str], Path], workers: int
     assert put_together([list(loader)]) == put_together([list(stream_of(path))])
 
 
-@pytest.mark.filterwarnings("ignore")  # torchdata asks torch for what torch calls deprecated
-def test_a_stateful_loader_resumes(clip_store: Callable[[str], Path]) -> None:
-    """Torchdata's loader takes states of a worker and goes on with the batch behind."""
+@pytest.mark.filterwarnings("ignore")  # torchdata asks torch for what torch calls deprecated; more workers than cores
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_loader_resumes(clip_store: Callable[[str], Path], workers: int) -> None:
+    """The loader of torchdata takes the states of its workers and goes on with the batch behind."""
     from torchdata.stateful_dataloader import StatefulDataLoader
 
+    def loader() -> Any:
+        return StatefulDataLoader(stream_of(clip_store("zarr raw"), batch=5), batch_size=None, num_workers=workers)
+
     whole = put_together([list(stream_of(clip_store("zarr raw"), batch=5))])
-    loader = StatefulDataLoader(stream_of(clip_store("zarr raw"), batch=5), batch_size=None)
-    begun = list(islice(loader, 4))
-    resumed = StatefulDataLoader(stream_of(clip_store("zarr raw"), batch=5), batch_size=None)
-    resumed.load_state_dict(loader.state_dict())
+    stopped, resumed = loader(), loader()
+    begun = list(islice(stopped, 3))
+    resumed.load_state_dict(stopped.state_dict())
 
     assert put_together([begun]) + put_together([list(resumed)]) == whole
 

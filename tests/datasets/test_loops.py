@@ -12,6 +12,7 @@ import pytest
 
 from bytropix.datasets import ByteStream
 from bytropix.datasets.store import PartLayout, Store
+from bytropix.jobs.bench.clip_store import LAYOUTS, write_little_clips
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
 
@@ -29,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.txt").write_bytes(letters.tobytes())
         config = IngestConfig(val_fraction=0.1, document_bytes=4096, layout=PartLayout(format=layout))  # type: ignore[arg-type]
         ingest_bytes([folder / f"{name}.txt"], folder / f"{name}.bx", config)
+    write_little_clips(folder / "films.bx", LAYOUTS["zarr raw"])
     return folder
 
 
