@@ -16,7 +16,7 @@ SEGMENT = b"\x18\x53\x80\x67"
 OGG_PAGE = 27  # bytes of a page's head, before its table of segments
 OGG_LAST = 4
 LONGEST_OGG_PAGE = 65307
-GIF_END = 0x3B
+GIF_END = b"\x00\x3b"  # of the last block, and of the file
 TS_SYNC = 0x47
 TS_PACKETS = (188, 192, 204)
 LONG_BOX = 1
@@ -82,7 +82,7 @@ def _pages(file: BinaryIO, size: int) -> bool:
 def _trailer(file: BinaryIO, size: int) -> bool:
     """GIF: ends with a trailer; some writers fill up with zeros."""
     file.seek(max(0, size - 4096))
-    return file.read().rstrip(b"\0")[-1:] != bytes([GIF_END])
+    return not file.read().rstrip(b"\0").endswith(GIF_END)
 
 
 def _packets(file: BinaryIO, size: int) -> bool:

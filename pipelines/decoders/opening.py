@@ -3,6 +3,7 @@
 path -> regular file? -> container -> stream that is no cover picture -> size allowed? -> (container, stream)
 """
 
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +31,12 @@ PICTURES = (
     "pictor_pipe,png_pipe,ppm_pipe,psd_pipe,qdraw_pipe,qoi_pipe,sgi_pipe,sunrast_pipe,svg_pipe,tiff_pipe,"
     "vbn_pipe,webp_pipe,xbm_pipe,xpm_pipe,xwd_pipe"
 )
+SAFE = {"protocol_whitelist": "file", "format_whitelist": f"{FILMS},{SOUNDS},{PICTURES}"}
 # Each of these begins an MP4 file.
 FIRST_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 # These hold one picture or several.
-MAYBE_STILL = {"gif", "apng", "webp_pipe", "jpegxl_anim"}
+MAYBE_STILL = {"gif", "apng", "jpegxl_anim"}
 
 
 @contextmanager
@@ -45,13 +47,8 @@ def opened(path: str, most_pixels: int) -> Iterator[tuple[InputContainer, VideoS
         VideoFault: There is none, or its frames are too large.
     """
     _check_file(path)
-    # `file:` keeps a name with a colon from being taken for a protocol; nothing but files may be opened.
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": f"{FILMS},{SOUNDS},{PICTURES}",
-        "max_pixels": str(most_pixels),
-    }
-    try:
+    options = {**SAFE, "max_pixels": str(most_pixels)}
+    try:  # `file:` keeps a name with a colon from being taken for a protocol
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         refuse_hunger(error)
@@ -64,12 +61,12 @@ def _check_file(path: str) -> None:
     """Refuse what is no regular file, or empty."""
     try:
         found = Path(path).stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise VideoFault(path, "not a regular file")
         with Path(path).open("rb"):
             pass
     except OSError as error:
         raise VideoFault(path, f"cannot be opened: {error.strerror}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise VideoFault(path, "not a regular file")
     if found.st_size == 0:
         raise VideoFault(path, "empty file")
 
@@ -77,9 +74,8 @@ def _check_file(path: str) -> None:
 def _film(path: str, container: InputContainer, most_pixels: int) -> VideoStream:
     """Return the first stream that is a film."""
     name = container.format.name
-    if (name.endswith("_pipe") and name not in MAYBE_STILL) or name in {"image2", "ico"}:
-        raise VideoFault(path, "a still image")
-    if container.metadata.get("major_brand", "").strip() in STILL_BRANDS:
+    brand = container.metadata.get("major_brand", "").strip()
+    if name.endswith("_pipe") or name in {"image2", "ico"} or brand in STILL_BRANDS:
         raise VideoFault(path, "a still image")
     films = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not films and cut_off(path, name):
@@ -89,7 +85,10 @@ def _film(path: str, container: InputContainer, most_pixels: int) -> VideoStream
     stream = films[0]
     if stream.codec_context is None:
         raise VideoFault(path, "no decoder for its codec")
-    check_size(path, stream.codec_context.width, stream.codec_context.height, most_pixels)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not width:  # not stated, or so large that FFmpeg has dropped it
+        width, height = _dropped_size(path)
+    check_size(path, width, height, most_pixels)
     return stream
 
 
@@ -116,9 +115,24 @@ def _refusal(path: str, error: Exception) -> str:
     return f"not a video that can be read: {words}"
 
 
+def _dropped_size(path: str) -> tuple[int, int]:
+    """Return the width and height that FFmpeg calls invalid when it opens a file; zeros if it does not."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as log, av.open(f"file:{path}", options=SAFE):
+            pass
+    finally:
+        av.logging.set_level(level)
+    found = [match for _, _, words in log if (match := re.search(r"Picture size (\d+)x(\d+) is invalid", words))]
+    return (int(found[0][1]), int(found[0][2])) if found else (0, 0)
+
+
 def ends_early(path: str, container: InputContainer, stream: VideoStream, packets: int) -> bool:
     """Return whether the end of a file is missing, `packets` of the film having been found."""
-    return not 0 < stream.frames <= packets and cut_off(path, container.format.name)
+    name = container.format.name
+    complete = 0 < stream.frames <= packets and name != "gif"  # of a GIF FFmpeg counts the frames that are there
+    return not complete and cut_off(path, name)
 
 
 def frame_rate(stream: VideoStream) -> float:

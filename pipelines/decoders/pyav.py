@@ -110,7 +110,9 @@ def judge(path: str, container: InputContainer, stream: VideoStream, tally: Tall
     if "mp4" in container.format.name and stream.duration and stream.time_base:
         missing = float(stream.duration * stream.time_base) - end
     step = 1 / (frame_rate(stream) or 25)
-    if missing > max(SHORT_SECONDS, SHORT_FRAMES * step) or ends_early(path, container, stream, tally.packets):
+    # More than one bad packet, the one that is cut through, is damage elsewhere.
+    short = tally.bad_packets <= 1 and missing > max(SHORT_SECONDS, SHORT_FRAMES * step)
+    if short or ends_early(path, container, stream, tally.packets):
         raise VideoFault(path, f"cut off: {tally.frames} frames could be read")
     if tally.bad_packets or tally.corrupt:
         raise VideoFault(
