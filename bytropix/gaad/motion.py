@@ -4,7 +4,7 @@
               -> score of each square of a golden pool -> the best one, fitted to what moved by moving its sides
               -> the same again without the change that this box holds, and so on
 
-A box scores the change it holds, beyond what the whole frame holds, over a root of its area: the best one spans the
+A square scores the change it holds, beyond what the whole frame holds, over a power of its area: the best one spans the
 place a thing has left and the place it has come to, and little else. Up to that last step all is counted in whole
 numbers, so that the same frames give the same boxes everywhere.
 """
@@ -19,15 +19,16 @@ from bytropix.gaad.config import GOLDEN, RegionConfig
 from bytropix.gaad.integral import box_sum, integrate
 
 CELLS = 160  # of the shorter side, at most: larger frames are looked at in cells of several pixels
-SQUARES = 5  # sizes in the pool, each 1/phi of the one before, the frame's shorter side the first; 0.146 the last
+SQUARES = 6  # sizes in the pool, each 1/phi of the one before, the frame's shorter side the first; 0.09 the last
 LEAST_CELLS = 3  # side of the smallest square
 STEP = GOLDEN**-2  # from one square to the next of its size, in sides: 0.382
 # A difference of two levels in each colour is noise; of the rest, what is less than twice the frame's mean is
 # something that goes on everywhere, such as a turn of the camera.
 NOISE, LEVEL = 6, 2
-# The exponent of the area. 1/2 would prefer one rim of a plain thing that moves slowly to the thing; 0 would prefer the
-# frame. With 1/5 two rims outweigh one from a thirtieth of the thing's width a frame on.
-AREA = 0.2
+# The power of the area that a box's change is divided by. To choose a square: 2/5, so that it grows over several things
+# only where they fill it. To fit its sides: less, since they would else shrink to one rim of a plain thing that moves
+# slowly; with 1/5 two rims outweigh one from a thirtieth of the thing's width a frame on.
+CHOICE, FIT = 0.4, 0.2
 LEAST_SHARE = 50  # what holds less than this part of the change in the first box is no region
 
 
@@ -100,9 +101,7 @@ def _follow(
     change = np.empty((down, across), dtype=np.int32)
     integral = np.empty((down + 1, across + 1), dtype=np.int64)
     boxes = np.empty((found.shape[1], 4), dtype=np.int64)
-    weights = np.empty(down * across + 1, dtype=np.float64)
-    for area in range(1, weights.size):
-        weights[area] = area**-AREA
+    weights = _weights(down * across, CHOICE), _weights(down * across, FIT)
     for t in range(first, frames.shape[0]):
         before = previous if t == 0 else frames[t - 1]
         kept = (
@@ -113,6 +112,15 @@ def _follow(
         for i in range(kept):
             found[t, i, 0], found[t, i, 1] = boxes[i, 0] * cell, boxes[i, 1] * cell
             found[t, i, 2], found[t, i, 3] = min(boxes[i, 2] * cell, width), min(boxes[i, 3] * cell, height)
+
+
+@numba.njit(nogil=True, cache=True)
+def _weights(most: int, power: float) -> NDArray[np.float64]:
+    """Return what the change in a box of each area up to `most` is multiplied by."""
+    weights = np.zeros(most + 1, dtype=np.float64)
+    for area in range(1, weights.size):
+        weights[area] = area**-power
+    return weights
 
 
 @numba.njit(nogil=True, cache=True)
@@ -166,7 +174,7 @@ def _select(
     change: NDArray[np.int32],
     integral: NDArray[np.int64],
     pool: NDArray[np.int64],
-    weights: NDArray[np.float64],
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]],
     overlap: float,
     boxes: NDArray[np.int64],
 ) -> int:
@@ -176,14 +184,14 @@ def _select(
         integrate(change, integral)
         best, worth = -1, 0.0
         for i in range(pool.shape[0]):
-            score = _score(integral, pool[i], weights)
+            score = _score(integral, pool[i], weights[0])
             if score > worth and _apart(boxes, kept, pool[i], overlap):
                 best, worth = i, score
         if best < 0:
             return kept
         box = boxes[kept]
         box[:] = pool[best]
-        _fit(integral, boxes, kept, weights, overlap)
+        _fit(integral, boxes, kept, weights[1], overlap)
         held = box_sum(integral, box[0], box[1], box[2], box[3])
         if held < least:
             return kept
@@ -200,22 +208,24 @@ def _fit(
     weights: NDArray[np.float64],
     overlap: float,
 ) -> None:
-    """Move the sides of box `place` while that makes it worth more, by golden steps of its size, then smaller ones.
+    """Move the sides of box `place` while that makes it worth more, by up to a golden step of its size.
 
     It stays apart from the boxes before it.
     """
     box = boxes[place]
-    down, across = integral.shape[0] - 1, integral.shape[1] - 1
+    seed = box.copy()
+    reach = max(1, int(STEP * (box[2] - box[0])))
     worth = _score(integral, box, weights)
-    step = max(1, int(STEP * max(box[2] - box[0], box[3] - box[1])))
+    step = reach
     while step:
         better = True
         while better:
             better = False
             for side in range(4):
+                most = integral.shape[1 - side % 2] - 1
                 for way in (-step, step):
                     old = box[side]
-                    box[side] = min(max(old + way, 0), across if side % 2 == 0 else down)
+                    box[side] = min(max(old + way, 0, seed[side] - reach), most, seed[side] + reach)
                     wide_enough = box[2] - box[0] >= LEAST_CELLS and box[3] - box[1] >= LEAST_CELLS
                     value = _score(integral, box, weights) if wide_enough else -1.0
                     if value > worth and _apart(boxes, place, box, overlap):
