@@ -8,6 +8,7 @@ Nothing seeks: after a jump many files give wrong frames, some without a word.
 from collections.abc import Iterator
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -80,6 +81,8 @@ def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally)
             pass
         except av.error.FFmpegError as error:
             refuse_hunger(error)
+            # Some decoders call it bad data when they get no memory for a frame; then there is none here either.
+            np.empty((stream.codec_context.height, stream.codec_context.width, 4), np.uint8)
             bad = True
         if packet is not None:
             tally.packets += packet.size > 0
