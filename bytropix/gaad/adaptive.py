@@ -23,9 +23,9 @@ from bytropix.gaad.symmetry import ACROSS, BOTH, DOWN, NONE, Box, mirrored, orie
 def adaptive_regions(frames: NDArray[np.uint8], config: RegionConfig) -> NDArray[np.float32]:
     """Return the map of each frame.
 
-    The kinds of map are those of `decompose`. With selection `leaves` the rectangles are a tiling; with the others they
-    are the frame and its parts in the order they are cut, so that the picture chooses, not the depth. Each map depends
-    on its own frame alone.
+    The kinds of map and the rules are those of `decompose`. With selection `leaves` the rectangles are a tiling; with
+    the others they are the frame and its parts in the order they are cut, so that the picture chooses, not the depth.
+    Each map depends on its own frame alone.
 
     Args:
         frames: u8[t, h, w, 3].
@@ -132,10 +132,10 @@ def _add_patches(
     if not rest.any():
         return
     for t in np.flatnonzero(~plain):
-        homes = boxes[t, : made[t]] if refine else frame[None]
-        each, left = divmod(int(rest[t]), len(homes))
-        nested = [*((home, each) for home in homes), (frame, left)]  # what is left over keeps the symmetry there
-        squares = np.concatenate([_nested(home, number) for home, number in nested])
+        tiles = boxes[t, : made[t]] if refine else frame[None]
+        shared, over = divmod(int(rest[t]), len(tiles))
+        # What is left over lies in the whole frame, where it is symmetric too.
+        squares = np.concatenate([*(_nested(tile, shared) for tile in tiles), _nested(frame, over)])
         boxes[t, made[t] : made[t] + len(squares)] = squares
 
     numbers = np.flatnonzero(plain)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from bytropix.gaad.config import GOLDEN
 
 TICKS = 64  # in a pixel
-_OPEN, _LATE, _DONE = range(3)  # can be divided; only after all that can; was divided, or cannot be
 
 
 class Rules(NamedTuple):
@@ -69,14 +68,17 @@ def weigh(energy: NDArray[np.int64], rules: Rules, box: NDArray[np.int64]) -> tu
 
 
 @numba.njit(nogil=True, cache=True)
-def _cut(box: NDArray[np.int64], rules: Rules) -> tuple[bool, int, bool, bool]:
-    """Return whether the rule cuts a box across its width, what share it takes off, if it waits, and if it can."""
+def _cut(box: NDArray[np.int64], rules: Rules) -> tuple[bool, int, bool]:
+    """Return whether the rule cuts a box across its width, what share it takes off, and whether it can.
+
+    A square, or what would leave less than the least side, is cut golden by `square_remainder` too.
+    """
     width, height = box[2] - box[0], box[3] - box[1]
-    upright = width >= height
+    upright = bool(width >= height)
     longer, shorter = max(width, height), min(width, height)
-    late = rules.squares and longer - shorter < rules.least
-    share = shorter if rules.squares and not late else np.int64(np.rint(longer / GOLDEN))
-    return upright, share, late, min(shorter, share, longer - share) >= rules.least
+    squares = rules.squares and longer - shorter >= rules.least
+    share = int(shorter if squares else np.rint(longer / GOLDEN))
+    return upright, share, bool(min(shorter, share, longer - share) >= rules.least)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -95,28 +97,31 @@ def grow(energy: NDArray[np.int64], rules: Rules, frame: NDArray[np.int64], out:
     room = 2 * out.shape[0] + 1
     boxes = np.empty((room, 4), dtype=np.int64)
     mass, worth = np.empty(room, dtype=np.float64), np.empty(room, dtype=np.float64)
-    state = np.empty(room, dtype=np.int64)
+    open_ = np.empty(room, dtype=np.bool_)  # what can be divided
     boxes[0] = frame
     mass[0] = weigh(energy, rules, frame)[0]
     count, kept = 1, 1
-    _value(boxes, mass, worth, state, 0, rules)
+    _value(boxes, mass, worth, open_, 0, rules)
     while kept < out.shape[0]:
-        best = _next(worth, state, count)
+        best = _next(worth, open_, count)
         if best < 0:
             break
         _divide(energy, rules, boxes, mass, best, count)
-        _value(boxes, mass, worth, state, count, rules)
-        _value(boxes, mass, worth, state, count + 1, rules)
-        state[best] = _DONE
+        _value(boxes, mass, worth, open_, count, rules)
+        _value(boxes, mass, worth, open_, count + 1, rules)
+        open_[best] = False
         if rules.leaves:
             worth[best] = -1.0
         count += 2
         kept = (count + 1) // 2 if rules.leaves else count
     kept = min(kept, out.shape[0])
-    order = np.argsort(-worth[:count], kind="mergesort") if rules.leaves else np.arange(count)
+    if rules.leaves:
+        open_[:count] = worth[:count] >= 0
     for i in range(kept):
-        out[i] = boxes[order[i]]
-    return kept
+        chosen = _next(worth, open_, count) if rules.leaves else i
+        open_[chosen] = False
+        out[i] = boxes[chosen]
+    return int(kept)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -124,28 +129,24 @@ def _value(
     boxes: NDArray[np.int64],
     mass: NDArray[np.float64],
     worth: NDArray[np.float64],
-    state: NDArray[np.int64],
+    open_: NDArray[np.bool_],
     number: int,
     rules: Rules,
 ) -> None:
     """Write how much box `number` wants to be divided, and whether it can be."""
     box = boxes[number]
     worth[number] = mass[number] * ((box[2] - box[0]) * (box[3] - box[1]))
-    _, _, late, possible = _cut(box, rules)
-    state[number] = (_LATE if late else _OPEN) if possible else _DONE
+    open_[number] = _cut(box, rules)[2]
 
 
 @numba.njit(nogil=True, cache=True)
-def _next(worth: NDArray[np.float64], state: NDArray[np.int64], count: int) -> int:
+def _next(worth: NDArray[np.float64], open_: NDArray[np.bool_], count: int) -> int:
     """Return the number of the box to divide next, -1 if there is none."""
-    for wanted in (_OPEN, _LATE):
-        best = -1
-        for number in range(count):
-            if state[number] == wanted and (best < 0 or worth[number] > worth[best]):
-                best = number
-        if best >= 0:
-            return best
-    return -1
+    best = -1
+    for number in range(count):
+        if open_[number] and (best < 0 or worth[number] > worth[best]):
+            best = number
+    return best
 
 
 @numba.njit(nogil=True, cache=True)
@@ -158,7 +159,7 @@ def _divide(
     count: int,
 ) -> None:
     """Write both parts of box `number` behind the others, that with the more energy x area first."""
-    upright, share, _, _ = _cut(boxes[number], rules)
+    upright, share, _ = _cut(boxes[number], rules)
     low, high = (0, 2) if upright else (1, 3)
     length = boxes[number, high] - boxes[number, low]
     first, second = boxes[count], boxes[count + 1]

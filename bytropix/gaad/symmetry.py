@@ -40,11 +40,11 @@ def orient(
         rows: i64[r + 1], where rows do.
         turn: Output: whether it was mirrored across (x) and down (y), and its symmetry.
     """
-    lean_x, lean_y = np.int64(0), np.int64(0)
+    lean_x, lean_y = 0, 0
     for row in range(energy.shape[0]):
         for column in range(energy.shape[1]):
-            lean_x += energy[row, column] * (columns[column] + columns[column + 1] - columns[-1])
-            lean_y += energy[row, column] * (rows[row] + rows[row + 1] - rows[-1])
+            lean_x += int(energy[row, column] * (columns[column] + columns[column + 1] - columns[-1]))
+            lean_y += int(energy[row, column] * (rows[row] + rows[row + 1] - rows[-1]))
     across, down = 0, 0
     for other_across, other_down in ((1, 0), (0, 1), (1, 1)):
         if _compare(energy, lean_x, lean_y, other_across, other_down, across, down) < 0:
