@@ -87,16 +87,20 @@ def _measure(
             _luma(frames[t, y].reshape(-1), here)
             if y > 0:
                 _differences(here, above, steps)
-                sums += steps
+                _add(steps, sums)
                 if row_of[y] != row_of[y - 1]:
                     _gather(sums, columns, energies[t, row_of[y - 1]])
                     sums[:] = 0
-                sums += steps
+                _add(steps, sums)
             _differences(here[1:], here[:-1], steps[: width - 1])
-            sums[1:] += steps[: width - 1]
-            sums[:-1] += steps[: width - 1]
+            _add(steps[: width - 1], sums[1:])
+            _add(steps[: width - 1], sums[:-1])
         _gather(sums, columns, energies[t, row_of[height - 1]])
-        even = 1 + energies[t].sum() // (EVEN * width * height)
+        total = np.int64(0)
+        for row in range(rows.size - 1):
+            for column in range(columns.size - 1):
+                total += energies[t, row, column]
+        even = 1 + total // (EVEN * width * height)
         for row in range(rows.size - 1):
             for column in range(columns.size - 1):
                 size = (rows[row + 1] - rows[row]) * (columns[column + 1] - columns[column])
@@ -117,6 +121,13 @@ def _differences(one: NDArray[np.int32], other: NDArray[np.int32], out: NDArray[
     """Write the |differences| of lumas beyond noise."""
     for x in range(out.size):
         out[x] = max(np.int32(0), np.int32(abs(one[x] - other[x]) - np.int32(NOISE)))
+
+
+@numba.njit(nogil=True, cache=True)
+def _add(steps: NDArray[np.int32], sums: NDArray[np.int32]) -> None:
+    """Add to the sums of columns."""
+    for x in range(steps.size):
+        sums[x] += steps[x]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -45,10 +45,10 @@ def weigh(energy: NDArray[np.int64], rules: Rules, box: NDArray[np.int64]) -> tu
         box: i64[4], x0, y0, x1, y1 in ticks, not empty.
     """
     columns, rows = rules.columns, rules.rows
-    first = np.searchsorted(columns, box[0], side="right") - 1
-    stop = np.searchsorted(columns, box[2], side="left")
+    first, stop = _reached(columns, box[0], box[2])
+    top, bottom = _reached(rows, box[1], box[3])
     total, total_x, total_y = 0.0, 0.0, 0.0
-    for row in range(np.searchsorted(rows, box[1], side="right") - 1, np.searchsorted(rows, box[3], side="left")):
+    for row in range(top, bottom):
         y0, y1 = max(rows[row], box[1]), min(rows[row + 1], box[3])
         line, line_x = 0.0, 0.0
         for column in range(first, stop):
@@ -65,6 +65,25 @@ def weigh(energy: NDArray[np.int64], rules: Rules, box: NDArray[np.int64]) -> tu
         total_x += line_x * share
         total_y += line * share * (y0 + y1)
     return total, total_x / (2 * total), total_y / (2 * total)
+
+
+@numba.njit(nogil=True, cache=True)
+def _reached(edges: NDArray[np.int64], low: int, high: int) -> tuple[int, int]:
+    """Return the first cell along an axis that reaches beyond `low`, and the cell behind the last one before `high`."""
+    first = 0
+    while edges[first + 1] <= low:
+        first += 1
+    stop = first + 1
+    while edges[stop] < high:
+        stop += 1
+    return first, stop
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy(box: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    """Write a box."""
+    for side in range(4):
+        out[side] = box[side]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -98,7 +117,7 @@ def grow(energy: NDArray[np.int64], rules: Rules, frame: NDArray[np.int64], out:
     boxes = np.empty((room, 4), dtype=np.int64)
     mass, worth = np.empty(room, dtype=np.float64), np.empty(room, dtype=np.float64)
     open_ = np.empty(room, dtype=np.bool_)  # what can be divided
-    boxes[0] = frame
+    _copy(frame, boxes[0])
     mass[0] = weigh(energy, rules, frame)[0]
     count, kept = 1, 1
     _value(boxes, mass, worth, open_, 0, rules)
@@ -115,12 +134,12 @@ def grow(energy: NDArray[np.int64], rules: Rules, frame: NDArray[np.int64], out:
         count += 2
         kept = (count + 1) // 2 if rules.leaves else count
     kept = min(kept, out.shape[0])
-    if rules.leaves:
-        open_[:count] = worth[:count] >= 0
+    for number in range(count):
+        open_[number] = worth[number] >= 0  # what was divided in a tiling is worth less
     for i in range(kept):
         chosen = _next(worth, open_, count) if rules.leaves else i
         open_[chosen] = False
-        out[i] = boxes[chosen]
+        _copy(boxes[chosen], out[i])
     return int(kept)
 
 
@@ -165,7 +184,7 @@ def _divide(
     first, second = boxes[count], boxes[count + 1]
     unequal, chosen = np.inf, share
     for at in (share, length - share):  # the share at the low end, or at the high one
-        first[:] = boxes[number]
+        _copy(boxes[number], first)
         first[high] = first[low] + at
         held = weigh(energy, rules, first)[0]
         if abs(2 * held - mass[number]) < unequal:
@@ -173,7 +192,7 @@ def _divide(
             mass[count], chosen = held, at
     mass[count + 1] = max(mass[number] - mass[count], 0.0)
     first[high] = first[low] + chosen
-    second[:] = boxes[number]
+    _copy(boxes[number], second)
     second[low] = first[high]
     if mass[count + 1] * (length - chosen) > mass[count] * chosen:
         for side in range(4):

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-NONE, ACROSS, DOWN, BOTH, TURNED = range(5)  # which mirrorings change nothing: none, x, y, each, only both at once
+NONE, ACROSS, DOWN, TURNED, BOTH = range(5)  # what changes nothing: no mirroring, x, y, only both at once, each
 
 Box = tuple[int, int, int, int]
 
@@ -45,45 +45,42 @@ def orient(
         for column in range(energy.shape[1]):
             lean_x += int(energy[row, column] * (columns[column] + columns[column + 1] - columns[-1]))
             lean_y += int(energy[row, column] * (rows[row] + rows[row + 1] - rows[-1]))
-    across, down = 0, 0
-    for other_across, other_down in ((1, 0), (0, 1), (1, 1)):
-        if _compare(energy, lean_x, lean_y, other_across, other_down, across, down) < 0:
-            across, down = other_across, other_down
-    same_across = _compare(energy, lean_x, lean_y, 1, 0, 0, 0) == 0
-    same_down = _compare(energy, lean_x, lean_y, 0, 1, 0, 0) == 0
-    turn[0], turn[1], turn[2] = across, down, NONE
-    if same_across and same_down:
-        turn[2] = BOTH
-    elif same_across:
-        turn[2] = ACROSS
-    elif same_down:
-        turn[2] = DOWN
-    elif _compare(energy, lean_x, lean_y, 1, 1, 0, 0) == 0:
-        turn[2] = TURNED
-    if across:
+    least, symmetry = 0, NONE
+    for way in range(1, 4):
+        if _compare(energy, lean_x, lean_y, way, least) < 0:
+            least = way
+        if _compare(energy, lean_x, lean_y, way, 0) == 0:
+            symmetry = way if symmetry == NONE else BOTH
+    turn[0], turn[1], turn[2] = least % 2, least // 2, symmetry
+    if least > 0:
+        before = energy.copy()
         for row in range(energy.shape[0]):
-            energy[row] = energy[row, ::-1].copy()
-    if down:
-        for column in range(energy.shape[1]):
-            energy[:, column] = energy[::-1, column].copy()
+            for column in range(energy.shape[1]):
+                energy[row, column] = _cell(before, row, column, least)
 
 
 @numba.njit(nogil=True, cache=True)
-def _compare(
-    energy: NDArray[np.int64], lean_x: int, lean_y: int, across: int, down: int, than_across: int, than_down: int
-) -> int:
-    """Return -1, 0 or 1 as one mirroring of a frame comes before another, is equal, or comes after."""
-    x, than_x = -lean_x if across else lean_x, -lean_x if than_across else lean_x
-    y, than_y = -lean_y if down else lean_y, -lean_y if than_down else lean_y
+def _cell(energy: NDArray[np.int64], row: int, column: int, way: int) -> int:
+    """Return a cell of a frame mirrored in a `way`: 1 across, 2 down, 3 both, 0 not at all."""
+    if way % 2 == 1:
+        column = energy.shape[1] - 1 - column
+    if way >= 2:
+        row = energy.shape[0] - 1 - row
+    return int(energy[row, column])
+
+
+@numba.njit(nogil=True, cache=True)
+def _compare(energy: NDArray[np.int64], lean_x: int, lean_y: int, way: int, than: int) -> int:
+    """Return -1, 0 or 1 as a frame mirrored one way comes before it mirrored another way, is equal, or comes after."""
+    x, than_x = (-lean_x if way % 2 == 1 else lean_x), (-lean_x if than % 2 == 1 else lean_x)
+    y, than_y = (-lean_y if way >= 2 else lean_y), (-lean_y if than >= 2 else lean_y)
     if x != than_x:
         return -1 if x < than_x else 1
     if y != than_y:
         return -1 if y < than_y else 1
-    last_row, last_column = energy.shape[0] - 1, energy.shape[1] - 1
-    for row in range(last_row + 1):
-        for column in range(last_column + 1):
-            one = energy[last_row - row if down else row, last_column - column if across else column]
-            other = energy[last_row - row if than_down else row, last_column - column if than_across else column]
+    for row in range(energy.shape[0]):
+        for column in range(energy.shape[1]):
+            one, other = _cell(energy, row, column, way), _cell(energy, row, column, than)
             if one != other:
                 return -1 if one < other else 1
     return 0
