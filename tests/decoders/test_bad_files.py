@@ -231,6 +231,21 @@ def test_a_cut_says_how_much_is_there(decoder: DecoderProcess, tmp_path: Path) -
     assert reason(read(decoder, path, SMALL)) == "no index (moov): cut off, still being written, or damaged"
 
 
+def test_an_mp4_file_that_goes_on_to_the_end_says_how_long_it_is(decoder: DecoderProcess, tmp_path: Path) -> None:
+    """Its box of frames may have no length, but its index states the film's."""
+    path = make_film(tmp_path / "film.mp4", moving(60), container_options={"movflags": "faststart"})
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"mdat") - 4
+    content[begin : begin + 4] = bytes(4)
+    path.write_bytes(content)
+    assert reason(read(decoder, path, SMALL)) == ""
+    path.write_bytes(content[: begin + (len(content) - begin) * 2 // 3])
+
+    found = read(decoder, path, SMALL)
+
+    assert reason(found) == f"cut off: {len(found.images)} frames could be read"
+
+
 def test_damage_in_the_middle_is_counted(decoder: DecoderProcess, tmp_path: Path) -> None:
     """A hole and scattered bits: all frames that the decoder still makes, then the fault, with counts in the report."""
     path = make_film(tmp_path / "film.mp4", moving(60), options={"g": "10"})
