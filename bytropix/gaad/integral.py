@@ -29,4 +29,4 @@ def integrate(values: NDArray[np.int32], out: NDArray[np.int64]) -> None:
 @numba.njit(nogil=True, cache=True, inline="always")
 def box_sum(integral: NDArray[np.int64], x0: int, y0: int, x1: int, y1: int) -> int:
     """Return the sum of the values in columns x0 to x1 and rows y0 to y1, the ends left out."""
-    return integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
+    return int(integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0])

@@ -166,7 +166,7 @@ def _pixel_changes(here: NDArray[np.uint8], there: NDArray[np.uint8], pixels: ND
 def _score(integral: NDArray[np.int64], box: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
     """Return what a box is worth."""
     area = (box[2] - box[0]) * (box[3] - box[1])
-    return box_sum(integral, box[0], box[1], box[2], box[3]) * weights[area]
+    return float(box_sum(integral, box[0], box[1], box[2], box[3]) * weights[area])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -179,7 +179,7 @@ def _select(
     boxes: NDArray[np.int64],
 ) -> int:
     """Fill `boxes`, one after the other, each without what those before it hold; returns how many there are."""
-    least = np.int64(0)
+    least = 0
     for kept in range(boxes.shape[0]):
         integrate(change, integral)
         best, worth = -1, 0.0
@@ -188,7 +188,7 @@ def _select(
             if score > worth and _apart(boxes, kept, pool[i], overlap):
                 best, worth = i, score
         if best < 0:
-            return kept
+            return int(kept)
         box = boxes[kept]
         box[:] = pool[best]
         _fit(integral, boxes, kept, weights[1], overlap)
@@ -197,7 +197,7 @@ def _select(
             return kept
         least = max(least, held // LEAST_SHARE)
         change[box[1] : box[3], box[0] : box[2]] = 0
-    return boxes.shape[0]
+    return int(boxes.shape[0])
 
 
 @numba.njit(nogil=True, cache=True)
