@@ -173,7 +173,7 @@ def test_who_stops_early_leaves_nothing_running(film: Path) -> None:
 
 
 PARENT = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from bytropix.pipelines.decoders import DecoderProcess, Wanted
 
@@ -182,14 +182,16 @@ decoder.probe(sys.argv[1])
 if sys.argv[2] == "reading":
     frames = decoder.frames(sys.argv[1], Wanted(height=64, width=64))
     next(frames)
-print(decoder.pid, flush=True)
+copy = os.fork() if sys.argv[2] == "copied" else 0
+if copy or sys.argv[2] != "copied":
+    print(decoder.pid, copy, flush=True)
 time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "reading"])
+@pytest.mark.parametrize("state", ["idle", "reading", "copied"])
 def test_it_ends_with_the_process_that_asks(state: str, film: Path, tmp_path: Path) -> None:
-    """Also where that is killed outright, between files or with frames under way."""
+    """Also where that is killed outright: between files, with frames under way, while a copy of it holds the pipes."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     parent = subprocess.Popen(
@@ -198,13 +200,16 @@ def test_it_ends_with_the_process_that_asks(state: str, film: Path, tmp_path: Pa
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
     assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    assert not Path(f"/proc/{pid}/stat").read_text().endswith("Z")
+    pid, copy = map(int, parent.stdout.readline().split())
+    assert Path(f"/proc/{pid}/stat").is_file()
     parent.kill()
     parent.wait()
     parent.stdout.close()
-
-    assert gone(pid)
+    try:
+        assert gone(pid)
+    finally:
+        if copy:
+            os.kill(copy, signal.SIGKILL)
 
 
 DAEMON = """
@@ -264,7 +269,8 @@ def test_libraries_say_nothing_on_the_terminal(film: Path, tmp_path: Path) -> No
     content[9000:60000] = np.random.default_rng(0).bytes(51000)
     damaged.write_bytes(content)
     code = (
-        "import sys\n"
+        "import os, sys\n"
+        "os.environ['PYTHONVERBOSE'] = '1'  # the process says each import on its stderr\n"
         "from bytropix.pipelines.decoders import *\n"
         "with DecoderProcess() as decoder:\n"
         "    for name in DECODERS:\n"
