@@ -136,6 +136,11 @@ def _help(prefix: str) -> str:
 
 def _unknown(words: Sequence[str]) -> str:
     """Return one line about a command that does not exist, with the nearest that does."""
-    asked = " ".join(words[:2]) if words and any(name.startswith(f"{words[0]} ") for name in COMMANDS) else words[0]
-    near = difflib.get_close_matches(asked, COMMANDS, n=1, cutoff=0.0)[0]
-    return f"bytropix: no command '{asked}'; did you mean '{near}'? `bytropix --help` lists all"
+    group = [name for name in COMMANDS if words and name.startswith(f"{words[0]} ")]
+    asked = " ".join(words[:2]) if group else words[0]
+    if group and (len(words) == 1 or words[1].startswith("-")):  # the second word is missing
+        near = group
+    else:
+        near = difflib.get_close_matches(asked, COMMANDS, n=1, cutoff=0.0)
+    meant = " or ".join(f"'{name}'" for name in near)
+    return f"bytropix: no command '{asked}'; did you mean {meant}? `bytropix --help` lists all"

@@ -12,6 +12,7 @@ from typing import Any
 
 from bytropix.datasets import ClipStream
 from bytropix.datasets.store import Store
+from bytropix.gaad.config import RegionConfig
 from bytropix.jobs.commands.preview import Preview
 from bytropix.jobs.demo_folder import make_way
 from bytropix.jobs.film import make_films
@@ -36,6 +37,8 @@ class DemoVideo:
 
     folder: Path = Path("runs/demo-video")
     """Where films, store and page go; what an earlier demo left there is replaced."""
+    adaptive: bool = False
+    """Let the regions follow what is in each frame."""
     json: bool = False
     """Print one JSON object."""
 
@@ -47,7 +50,8 @@ class DemoVideo:
         make_films(self.folder / "films")
         _say(f"2/4 ingest: decoded, cut into scenes, regions and motion found -> {self.folder / 'films.bx'}")
         # Two of the six files are bad on purpose, and four films are too few to hold one back.
-        config = VideoConfig(size=SIZE, fit="pad", val_fraction=0.0)
+        regions = RegionConfig(adaptive=self.adaptive)
+        config = VideoConfig(size=SIZE, fit="pad", val_fraction=0.0, regions=regions)
         store = ingest_video([self.folder / "films"], self.folder / "films.bx", config, workers=2, max_bad=1.0).store
         _say("3/4 stream: each clip once, in shuffled order")
         figures = {**_content(store), **_stream(store)}

@@ -57,7 +57,7 @@ def test_a_flag_without_its_value_names_the_command(cli: Any) -> None:
         (["inspct"], "inspect"),
         (["train", "byte"], "train bytes"),
         (["train"], "train bytes"),
-        (["ingest", "--out", "x.bx"], "ingest bytes"),
+        (["ingest", "--out", "x.bx"], "ingest bytes' or 'ingest video"),
         (["--json"], None),
         ([""], None),
     ],
