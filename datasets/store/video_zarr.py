@@ -173,6 +173,7 @@ class ZarrVideoPart(VideoPart):
             if name not in ("regions", "motion"):  # small: a copy keeps no file open
                 found = found.copy()
                 self._arrays.pop(name, None)
+            found.flags.writeable = False  # all who ask share it
             self._sides[name] = found
         return found
 
