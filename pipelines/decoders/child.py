@@ -90,7 +90,6 @@ class Child:
                     shaped = images[len(times)]
                     times.append(moment)
                     if len(times) == len(images):
-                        shaped = shaped.copy()
                         self._send(times, images)
         finally:
             if times:
