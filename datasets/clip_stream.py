@@ -96,8 +96,8 @@ class ClipStream(ResumableStream[ClipBatch]):
         if not 0 <= flip <= 1:
             raise ConfigError(f"flip is the share of clips that are mirrored and must be in 0..1, got {flip}")
         self._store, self.split, self._flip = store, split, flip
+        self._parts = store.video_parts(split)  # first of all: a store of bytes says what it is
         self.rule = ClipRule.of(store, clip_frames, hop, tuple(steps), cross_cuts=cross_cuts)
-        self._parts = store.video_parts(split)
         if not len(self._parts):
             raise StoreError(
                 f"{store.url}: split {split!r} holds no videos (splits: {', '.join(store.splits)}); choose another "

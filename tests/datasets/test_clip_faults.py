@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -35,9 +36,18 @@ def rows_of(batches: Any) -> list[tuple[int, int, bytes]]:
 def harmed(source: Path, target: Path) -> Path:
     """Copy a store and flip a bit in the middle of the frames of its last train part."""
     shutil.copytree(source, target)
-    (file,) = [*(target / f"{LAST_PART}.zarr" / "frames" / "c").rglob("0"), *target.glob(f"{LAST_PART}.tar")][-1:]
+    file = target / f"{LAST_PART}.tar"
+    if file.exists():
+        with tarfile.open(file) as tar:
+            members = [one for one in tar.getmembers() if one.name.endswith((".frames.npy", ".jpg", ".mp4"))]
+        middle = members[len(members) // 2]
+        place = middle.offset_data + middle.size // 2
+    else:
+        chunks = target / f"{LAST_PART}.zarr" / "frames" / "c"
+        file = next(path for path in chunks.rglob("0") if path.is_file())
+        place = file.stat().st_size // 2
     data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 4
+    data[place] ^= 4
     file.write_bytes(data)
     return target
 
