@@ -42,6 +42,8 @@ class Preview:
     """Longest side of a frame in the file, in pixels, about: smaller frames are enlarged by a whole number."""
     fps: float = 0.0
     """Frames a second; 0: as fast as the video is."""
+    overwrite: bool = False
+    """Replace a file that is there."""
     json: bool = False
     """Print one JSON object about the clip on stdout."""
 
@@ -52,8 +54,14 @@ class Preview:
             raise ConfigError(f"--fps must lie in 0..{FASTEST:g}, got {self.fps:g}")
 
     def __call__(self) -> int:
-        """Write the file."""
+        """Write the file.
+
+        Raises:
+            ConfigError: The file cannot have this name, or is there already.
+        """
         writer_of(self.out)
+        if self.out.exists() and not self.overwrite:
+            raise ConfigError(f"--out {self.out}: is there already; give --overwrite, or another place")
         store = Store.open(self.store, self.version)
         place = _clip(store, self.split, self.clip)
         part = store.video_parts(self.split)[place.part]

@@ -75,9 +75,8 @@ def test_a_film_shows_the_clip_with_its_boxes(
 def test_other_files_by_their_suffix(
     films: Store, preview: Callable[..., tuple[int, str, str]], tmp_path: Path, suffix: str
 ) -> None:
-    """An animation has the frames of the clip, a sheet all of them at once; an earlier file is replaced."""
+    """An animation has the frames of the clip, a sheet all of them at once."""
     out = tmp_path / f"clip.{suffix}"
-    out.write_bytes(b"earlier")
     code, said, err = preview(films.url, "--out", out, "--size", 128)
 
     assert (code, said) == (0, "")
@@ -85,6 +84,22 @@ def test_other_files_by_their_suffix(
     with Image.open(out) as read:
         assert getattr(read, "n_frames", 1) == (1 if suffix == "png" else CLIP)
         assert read.width == (288 * 3 + 16 if suffix == "png" else 288)
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_what_is_there_stays_unless_told(
+    films: Store, preview: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """A file that is there, a film of somebody's perhaps, is refused in one line and replaced on --overwrite."""
+    out = tmp_path / "film.mp4"
+    out.write_bytes(b"mine")
+    code, said, err = preview(films.url, "--out", out)
+
+    assert (code, said, err.count("\n")) == (2, "", 1)
+    assert f"{out}: is there already; give --overwrite, or another place" in err
+    assert out.read_bytes() == b"mine"
+    assert preview(films.url, "--out", out, "--overwrite")[0] == 0
+    assert len(decoded(out)) == CLIP
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
@@ -96,7 +111,7 @@ def test_clips_are_those_of_the_stream(
     facts = []
     count = 1
     while len(facts) < count:
-        _, said, _ = preview(films.url, "--clip", len(facts), "--out", out, "--size", 128, "--json")
+        _, said, _ = preview(films.url, "--clip", len(facts), "--out", out, "--size", 128, "--json", "--overwrite")
         facts.append(json.loads(said))
         count = facts[0]["clips"]
     batch = next(iter(ClipStream(films, batch=count, epochs=1, prefetch=False)))
