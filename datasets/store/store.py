@@ -178,7 +178,7 @@ def _unfinished(storage: Storage) -> StoreError:
     """Return what to say of a place without a manifest."""
     if not storage.sizes():
         return StoreError(
-            f"{storage.url}: no such store; make one with `bytropix ingest bytes SOURCE --out {storage.url}`"
+            f"{storage.url}: no such store; make one with `bytropix ingest bytes|video SOURCE --out {storage.url}`"
         )
     return StoreError(
         f"{storage.url}: unfinished or not a store (no manifest.json); run its ingest again with --resume"

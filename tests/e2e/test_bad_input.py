@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Callable[[Place], Words], list[str]]] = {
     "val fraction of 1": (lambda place: ingest(place, place.sources, "--val-fraction", 1), ["val_fraction", "1"]),
     "missing store": (
         lambda place: ("train", "bytes", "--store", place.root / "none.bx", "--run", place.root / "run"),
-        ["none.bx", "bytropix ingest bytes"],
+        ["none.bx", "bytropix ingest bytes|video SOURCE --out"],
     ),
     "missing store to inspect": (lambda place: ("inspect", place.root / "none.bx"), ["none.bx"]),
     "unfinished store": (unfinished, ["good.bx", "--resume"]),
