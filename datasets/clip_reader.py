@@ -42,7 +42,7 @@ class ClipReader:
         self._parts, self._quarantine, self._pool = parts, quarantine, BufferPool(pinned=pinned)
         first = parts[0]
         self.frame_shape = (first.height, first.width, 3)
-        boxes = first.regions(0, 1).shape[1], first.motion(0, 1).shape[1]
+        boxes = first.box_counts  # told without reading boxes, which may be damaged and still be left out
         self._fields: list[tuple[tuple[int, ...], torch.dtype]] = [
             ((clip_frames, *self.frame_shape), torch.uint8),
             ((clip_frames, boxes[0], 4), torch.float32),

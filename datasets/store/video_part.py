@@ -147,6 +147,15 @@ class VideoPart(PartFiles, ABC):
             StoreError: Some of it is damaged; it names file and byte.
         """
 
+    @property
+    @abstractmethod
+    def box_counts(self) -> tuple[int, int]:
+        """Regions and motion regions of a frame, told without reading any.
+
+        Raises:
+            StoreError: What describes them is damaged.
+        """
+
     @abstractmethod
     def regions(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the regions of frames `start` to `stop`, f32 [n, r, 4]."""

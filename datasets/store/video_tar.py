@@ -125,6 +125,12 @@ class TarVideoPart(VideoPart):
                 done, start = done + len(here), start + len(here) * step
         return out
 
+    @property
+    def box_counts(self) -> tuple[int, int]:
+        """Regions and motion regions of a frame."""
+        frames = int(self._open().stops[0])
+        return self._box_count("regions", 0, frames), self._box_count("motion", 0, frames)
+
     def regions(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the regions of frames."""
         return self._boxes("regions", start, stop)
@@ -215,16 +221,20 @@ class TarVideoPart(VideoPart):
         self.refuse_range(start, stop)
         found = []
         for number, first, last in self._samples(start, stop):
-            size = int(self._open().samples[f"{name}_size"][number])
-            # The header has as many bytes whatever the number of boxes, so that its size tells how many there are.
-            count = (size - len(npy_header(BOXES, (last - first, 0, 4)))) // (16 * (last - first))
-            boxes = self._npy(name, number, BOXES, (last - first, max(0, count), 4))
+            count = self._box_count(name, number, last - first)
+            boxes = self._npy(name, number, BOXES, (last - first, count, 4))
             found.append(boxes[max(0, start - first) : stop - first])
         if not found:
             return np.empty((0, 0, 4), np.float32)
         if len({boxes.shape[1] for boxes in found}) > 1:
             raise self.nonsense(name, "samples have different numbers of boxes")
         return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _box_count(self, name: str, number: int, frames: int) -> int:
+        """Return how many boxes each frame of a sample has, by the size of their member."""
+        size = int(self._open().samples[f"{name}_size"][number])
+        # The header has as many bytes whatever the number of boxes.
+        return max(0, (size - len(npy_header(BOXES, (frames, 0, 4)))) // (16 * frames))
 
     def _npy(
         self, name: str, number: int, dtype: np.dtype[Any], shape: tuple[int, ...], *, check: bool = True

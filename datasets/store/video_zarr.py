@@ -88,6 +88,11 @@ class ZarrVideoPart(VideoPart):
             frames = self._frames = self._array("frames")
         return frames.read_rows(start, stop, step, out, check=check)
 
+    @property
+    def box_counts(self) -> tuple[int, int]:
+        """Regions and motion regions of a frame."""
+        return self._array("regions").shape[1], self._array("motion").shape[1]
+
     def regions(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the regions of frames."""
         return self._side("regions").view(np.float32)[start:stop]

@@ -84,6 +84,35 @@ def test_quarantine_leaves_out_and_counts(tmp_path: Path, clip_store: Callable[[
         rows_of(stream_of(path, checks="quarantine"))
 
 
+@pytest.mark.parametrize("name", ["regions", "motion"])
+@pytest.mark.parametrize("layout", ["zarr raw", "zarr zstd", "tar jpeg"])
+def test_damage_in_the_very_first_boxes_can_be_left_out(
+    tmp_path: Path, clip_store: Callable[[str], Path], layout: str, name: str
+) -> None:
+    """A stream opens over damaged boxes of the first part: its clips come empty, those of other parts as they are."""
+    path = tmp_path / "harmed.bx"
+    shutil.copytree(clip_store(layout), path)
+    file = path / "parts/train/00000.tar"
+    if file.exists():
+        with tarfile.open(file) as tar:
+            place = next(one for one in tar if one.name.endswith(f".{name}.npy")).offset_data + 129
+    else:
+        file, place = path / f"parts/train/00000.zarr/{name}/c/0/0/0", 1
+    data = bytearray(file.read_bytes())
+    data[place] ^= 4
+    file.write_bytes(data)
+    stream = stream_of(path, checks="quarantine", budget=1)
+    found, right = rows_of(stream), rows_of(stream_of(clip_store(layout)))
+    lost = [other for one, other in zip(found, right, strict=True) if one != other]
+
+    assert 0 < len(lost) < len(right)
+    assert {video for video, *_ in lost} <= {0, 1}  # the first part's
+    assert {one[0] for one in found if one not in right} == {-1}
+    assert "parts/train/00000" in stream.quarantined[0].reason
+    with pytest.raises(StoreError, match="parts/train/00000.*damaged"):
+        rows_of(stream_of(path))
+
+
 def test_unchecked_frames_come_as_they_are(tmp_path: Path, clip_store: Callable[[str], Path]) -> None:
     """With checks off, a mapped part is read as it lies: one pixel is wrong, in the clips that it is in."""
     path = harmed(clip_store("zarr raw"), tmp_path / "harmed.bx")
