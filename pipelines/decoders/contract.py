@@ -19,6 +19,9 @@ DecoderName = Literal["auto", "pyav", "decord", "ffmpeg"]
 MIB = 2**20
 # The libraries alone take 280 MiB of address space (50 MiB of memory).
 LEAST_MEMORY = 512 * MIB
+MOST_MEMORY = 2**44  # no machine has more, and it is a limit that every system takes
+MOST_SECONDS = 10 * 365 * 86400.0  # twice that is still a time that a timer takes
+MOST_PIXELS = 2**31 - 1  # that FFmpeg counts to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +56,19 @@ class Wanted:
             raise ConfigError(f"fps must be 0 (every frame) to 1000, got {self.fps}")
         if self.decoder not in get_args(DecoderName):
             raise ConfigError(f"decoder must be one of {', '.join(get_args(DecoderName))}, got {self.decoder!r}")
-        if not (self.stall_seconds > 0 and self.file_seconds > 0):
-            raise ConfigError("stall_seconds and file_seconds must be positive")
-        if self.memory_bytes < LEAST_MEMORY:
-            raise ConfigError(f"memory_bytes must be at least {LEAST_MEMORY} (512 MiB), got {self.memory_bytes}")
-        if self.most_pixels < 1:
-            raise ConfigError(f"most_pixels must be positive, got {self.most_pixels}")
+        for name, flag in (("stall_seconds", "--stall-seconds"), ("file_seconds", "--file-seconds")):
+            if not 0 < getattr(self, name) <= MOST_SECONDS:
+                raise ConfigError(
+                    f"{name} ({flag}) must be positive and at most {MOST_SECONDS:.0f} (10 years), got "
+                    f"{getattr(self, name)}"
+                )
+        if not LEAST_MEMORY <= self.memory_bytes <= MOST_MEMORY:
+            raise ConfigError(
+                f"memory_bytes (--memory-bytes) must lie in {LEAST_MEMORY}..{MOST_MEMORY} (512 MiB to 16 TiB), got "
+                f"{self.memory_bytes}"
+            )
+        if not 1 <= self.most_pixels <= MOST_PIXELS:
+            raise ConfigError(f"most_pixels (--most-pixels) must lie in 1..{MOST_PIXELS}, got {self.most_pixels}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from bytropix.pipelines.video.scenes import SceneRules
 MOST_SIDE = 8192  # pixels
 MOST_PART_BYTES = 1 << 30
 MOST_CLIP_FRAMES = 4096
+MOST_STRIDE = 999_999  # frames; a stream of clips takes no longer hop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +58,8 @@ class VideoConfig:
         self.layout.check_size(*self.size)
         if not 1 <= self.clip_frames <= MOST_CLIP_FRAMES:
             raise ConfigError(f"clip_frames must lie in 1..{MOST_CLIP_FRAMES}, got {self.clip_frames}")
-        if self.stride < 0:
-            raise ConfigError(f"stride must be at least 0, got {self.stride}")
+        if not 0 <= self.stride <= MOST_STRIDE:
+            raise ConfigError(f"stride (--stride) must lie in 0..{MOST_STRIDE}, got {self.stride}")
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(f"val_fraction must lie in [0, 1), got {self.val_fraction}")
         if not 4096 <= self.part_bytes <= MOST_PART_BYTES:

@@ -1,5 +1,6 @@
 """Video files to a store: what is in it is what was decoded, whoever did the work, in whatever order."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -262,17 +263,33 @@ def test_overwrite_replaces_a_store(film_folder: Path, small_video: VideoConfig,
         ({"size": (128,)}, "size must be a height and a width"),
         ({"fps": -1.0}, "fps must be 0"),
         ({"clip_frames": 0}, "clip_frames must lie in 1"),
-        ({"stride": -1}, "stride must be at least 0"),
+        ({"stride": -1}, "--stride.* must lie in 0"),
+        ({"stride": 1 << 40}, "--stride.* must lie in 0"),
         ({"val_fraction": 1.0}, "val_fraction must lie in"),
         ({"part_bytes": 1}, "part_bytes must lie in 4096"),
         ({"size": (2160, 3840), "clip_frames": 100}, "is larger than the largest part"),
         ({"fit": "bend"}, "fit must be one of"),
         ({"decoder": "vlc"}, "decoder must be one of"),
-        ({"stall_seconds": 0.0}, "must be positive"),
+        ({"stall_seconds": 0.0}, "--stall-seconds.* must be positive"),
+        ({"stall_seconds": math.inf}, "--stall-seconds.* at most"),
+        ({"stall_seconds": math.nan}, "--stall-seconds"),
+        ({"file_seconds": 1e300}, "--file-seconds.* at most"),
+        ({"memory_bytes": 1 << 70}, "--memory-bytes.* must lie in"),
+        ({"most_pixels": 1 << 40}, "--most-pixels.* must lie in"),
     ],
 )
 def test_settings_are_checked(change: dict[str, object], message: str) -> None:
     """What cannot work is named with its value and rule; what can survives as plain data."""
     with pytest.raises(ConfigError, match=message):
         VideoConfig(**change)  # type: ignore[arg-type]
-    assert from_plain(VideoConfig, to_plain(VideoConfig(stride=4))) == VideoConfig(stride=4)
+    largest = VideoConfig(
+        stride=999_999, stall_seconds=3e8, file_seconds=3e8, memory_bytes=1 << 44, most_pixels=2**31 - 1
+    )
+    assert from_plain(VideoConfig, to_plain(largest)) == largest
+
+
+def test_the_largest_limits_are_none(film_set: FilmSet) -> None:
+    """A decoder, its timers and its limit of memory take the largest that the settings let pass."""
+    largest = VideoConfig(stall_seconds=3e8, file_seconds=3e8, memory_bytes=1 << 44, most_pixels=2**31 - 1)
+    with DecoderProcess() as decoder:
+        assert sum(len(frames.images) for frames in decoder.frames(film_set["tall"].path, largest.wanted())) == 30
