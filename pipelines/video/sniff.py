@@ -3,12 +3,11 @@
 first 4 KiB -> a known beginning, or text -> the reason to refuse it, or nothing: the decoder decides
 
 Text must not get further: a decoder takes play lists, which name other files and hosts, and draws plain text as film.
+A JPEG may be the first of a film's pictures, so that only photos are told here; of the others the decoder is asked.
 """
 
 HEAD_BYTES = 4096
 BEGINNINGS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x89PNG", "a still image (PNG)"),
-    (0, b"\xff\xd8\xff", "a still image (JPEG)"),
     (8, b"WEBP", "a still image (WebP)"),
     (0, b"BM", "a still image (BMP)"),
     (0, b"II*\0", "a still image (TIFF)"),
@@ -38,6 +37,10 @@ BEGINNINGS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xfe", "no video but text"),
     (0, b"\xfe\xff", "no video but text"),
 )
+PNG, PNG_ANIMATED, PNG_PICTURE = b"\x89PNG", b"acTL", b"IDAT"
+JPEG = b"\xff\xd8\xff"
+OF_PHOTOS = (b"Exif\0", b"MPF\0")  # in a JPEG: of a camera, which may put a second picture behind the first
+TEXT_THEN_FILM = b"YUV4MPEG2 "  # raw luma of dark grey would pass for text
 PLAIN = bytes(set(range(0x20, 0x100)) | set(b"\t\n\r\f\v\x1b")).replace(b"\x7f", b"")
 
 
@@ -50,7 +53,19 @@ def why_no_video(head: bytes) -> str:
     for place, magic, what in BEGINNINGS:
         if head.startswith(magic, place):
             return what
+    if head.startswith(PNG) and _is_still_png(head):
+        return "a still image (PNG)"
+    if head.startswith(JPEG) and any(mark in head for mark in OF_PHOTOS):
+        return "a still image (JPEG)"
+    if head.startswith(TEXT_THEN_FILM):
+        return ""
     return "no video but text" if _is_text(head) else ""
+
+
+def _is_still_png(head: bytes) -> bool:
+    """Return whether this is surely no animation: that says so before its first picture."""
+    before, picture, _ = head.partition(PNG_PICTURE)
+    return PNG_ANIMATED not in before and (bool(picture) or len(head) < HEAD_BYTES)
 
 
 def _is_text(head: bytes) -> bool:
