@@ -37,6 +37,8 @@ FIRST_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 # These hold one picture or several.
 MAYBE_STILL = {"gif", "apng", "jpegxl_anim"}
+# Level, the part of FFmpeg that speaks (a container's name, a codec's), and the words.
+Complaint = tuple[int, str, str]
 
 
 @contextmanager
@@ -48,13 +50,31 @@ def opened(path: str, most_pixels: int) -> Iterator[tuple[InputContainer, VideoS
     """
     _check_file(path)
     options = {**SAFE, "max_pixels": str(most_pixels)}
-    try:  # `file:` keeps a name with a colon from being taken for a protocol
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        refuse_hunger(error)
-        raise VideoFault(path, _refusal(path, error)) from None
+    with complaints() as log:
+        try:  # `file:` keeps a name with a colon from being taken for a protocol
+            container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            refuse_hunger(error)
+            raise VideoFault(path, _refusal(path, error, log)) from None
     with container:
         yield container, _film(path, container, most_pixels)
+
+
+@contextmanager
+def complaints() -> Iterator[list[Complaint]]:
+    """Collect the errors that FFmpeg logs in this thread meanwhile.
+
+    An error of PyAV carries the last line of the whole process, which may be about a file read before.
+    """
+    level, once = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # the line before may have come of another file
+    try:
+        with av.logging.Capture() as log:
+            yield log
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(once)
 
 
 def _check_file(path: str) -> None:
@@ -102,10 +122,9 @@ def refuse_hunger(error: Exception) -> None:
         raise error
 
 
-def _refusal(path: str, error: Exception) -> str:
-    """Return why FFmpeg cannot open a file."""
-    log = getattr(error, "log", None)
-    words = (str(log[2]) if log else getattr(error, "strerror", None) or str(error)).strip()
+def _refusal(path: str, error: Exception, log: list[Complaint]) -> str:
+    """Return why FFmpeg cannot open a file, given what it logged while it tried."""
+    words = (log[-1][2] if log else getattr(error, "strerror", None) or str(error)).strip()
     if "not on whitelist" in words or (isinstance(error, av.error.InvalidDataError) and not log):
         return "not a video"
     with Path(path).open("rb") as file:
@@ -117,13 +136,8 @@ def _refusal(path: str, error: Exception) -> str:
 
 def _dropped_size(path: str) -> tuple[int, int]:
     """Return the width and height that FFmpeg calls invalid when it opens a file; zeros if it does not."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as log, av.open(f"file:{path}", options=SAFE):
-            pass
-    finally:
-        av.logging.set_level(level)
+    with complaints() as log, av.open(f"file:{path}", options=SAFE):
+        pass
     found = [match for _, _, words in log if (match := re.search(r"Picture size (\d+)x(\d+) is invalid", words))]
     return (int(found[0][1]), int(found[0][2])) if found else (0, 0)
 

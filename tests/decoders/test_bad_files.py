@@ -124,6 +124,30 @@ def test_what_is_no_video_is_named(
             decoder.probe(path)
 
 
+def test_a_reason_never_tells_of_the_file_before(tmp_path: Path) -> None:
+    """What FFmpeg logs of one file, in its header or its frames, has no part in the next one's reason."""
+    before = [
+        make_film(tmp_path / "before.mxf", moving(30), codec="mpeg2video"),
+        make_film(tmp_path / "before.mkv", moving(30)),
+        make_film(tmp_path / "before.nut", moving(30), codec="mpeg4"),
+    ]
+    for path in before:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    before[2].write_bytes(before[2].read_bytes()[:80])
+    (tmp_path / "noise.mkv").write_bytes(np.random.default_rng(0).bytes(9999))
+    last = make_film(tmp_path / "last.wmv", moving(30), codec="wmv2")
+    last.write_bytes(last.read_bytes()[:400])
+    (tmp_path / "text.mp4").write_text("Once upon a time\n" * 99)
+
+    def reasons(*paths: Path) -> list[str]:
+        with DecoderProcess() as process:
+            return [reason(read(process, path, SMALL)) for path in paths][-2:]
+
+    alone = [reasons(last)[0], reasons(tmp_path / "text.mp4")[0]]
+    assert reasons(*before, tmp_path / "noise.mkv", last, tmp_path / "text.mp4") == alone
+    assert reasons(before[0], last, tmp_path / "text.mp4") == alone
+
+
 def test_a_playlist_opens_nothing(decoder: DecoderProcess, tmp_path: Path) -> None:
     """FFmpeg would read the files that it names; they may be anybody's."""
     film = grey_film(tmp_path / "film.ts", [50] * 30)
