@@ -7,6 +7,7 @@ inputs that are refused -> their list in the store's folder -> an error that say
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -165,6 +166,10 @@ def too_many_bad(bad: int, total: int, what: str, rows: Sequence[dict[str, Any]]
         max_bad: The share that is allowed.
     """
     (reason, count), *_ = count_reasons(row for row in rows if row["reason"] != EMPTY)
+    enough = Context(prec=1, rounding=ROUND_CEILING).divide(bad, total)
+    # Where all are bad nothing would be left to store, whatever is allowed.
+    remedy = f" (allow more, for instance with --max-bad {enough:f})" if bad < total else ""
     return TooManyBadError(
-        f"{bad:,} of {total:,} {what} are bad, more than --max-bad {max_bad:g} allows; most often ({count:,}): {reason}"
+        f"{bad:,} of {total:,} {what} are bad, more than --max-bad {max_bad:g} allows{remedy}; "
+        f"most often ({count:,}): {reason}"
     )

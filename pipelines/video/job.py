@@ -134,7 +134,7 @@ class VideoJob(Workplace):
             TooManyBadError: It is so; the list is in the store's folder.
         """
         count = sum(row["reason"] != EMPTY for row in rows)
-        if count > self.max_bad * total:
+        if count / max(total, 1) > self.max_bad:
             raise self.list_refused(too_many_bad(count, total, "files", rows, self.max_bad), lines_of(rows))
 
 

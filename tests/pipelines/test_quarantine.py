@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bytropix.pipelines import plan as plan_module
 from bytropix.pipelines.config import CleanConfig, IngestConfig
 from bytropix.pipelines.ingest import Progress, ingest_bytes
 from bytropix.pipelines.sources import ReadOptions
+from bytropix.pipelines.workplace import too_many_bad
 
 Tree = Callable[[Path], dict[str, bytes]]
 ROWS = IngestConfig(read=ReadOptions(text_field="text"), val_fraction=0.1)
@@ -104,6 +106,34 @@ def test_too_many_bad_records(tmp_path: Path) -> None:
 
     with pytest.raises(TooManyBadError, match=r"10 of 20 documents are bad, more than --max-bad 0\.05 allows"):
         ingest_bytes([tmp_path / "a.jsonl"], tmp_path / "s.bx", ROWS)
+
+
+def test_the_share_to_allow_is_written_out(tmp_path: Path) -> None:
+    """A stray file in a small folder: the message gives a --max-bad with which the same run makes a store."""
+    (tmp_path / "data").mkdir()
+    for number in range(6):
+        content = gzip.compress(b"text %d\n" % number * 50)
+        (tmp_path / "data" / f"{number}.gz").write_bytes(content[:-9] if number == 0 else content)
+    with pytest.raises(TooManyBadError, match=r"1 of 6 files are bad, more than --max-bad 0\.05 allows") as caught:
+        ingest_bytes([tmp_path / "data"], tmp_path / "s.bx", IngestConfig())
+    given = re.search(r"\(allow more, for instance with --max-bad (\S+)\)", str(caught.value))
+
+    assert given is not None
+    assert given[1] == "0.2"
+    summary = ingest_bytes([tmp_path / "data"], tmp_path / "s.bx", IngestConfig(), max_bad=float(given[1]), resume=True)
+    assert summary.store.manifest.quarantined == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "total", "enough"),
+    [(1, 6, "0.2"), (3, 10, "0.3"), (7, 30, "0.3"), (10, 20, "0.5"), (19, 20, "1"), (11, 100_000, "0.0002")],
+)
+def test_the_share_is_rounded_up(bad: int, total: int, enough: str) -> None:
+    """To one digit that matters, and never below what there is."""
+    said = str(too_many_bad(bad, total, "files", [{"reason": "torn"}], 0.0))
+
+    assert f"(allow more, for instance with --max-bad {enough});" in said
+    assert bad / total <= float(enough)
 
 
 def test_the_list_of_a_failed_replacement_spares_the_store(corpus: Path, tmp_path: Path, tree: Tree) -> None:

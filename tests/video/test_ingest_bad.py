@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -203,6 +204,24 @@ def test_too_many_bad_after_the_scan(film_folder: Path, small_video: VideoConfig
     with pytest.raises(TooManyBadError, match="1 of 2 files are bad"):
         ingest_video([film_folder / "notes.mp4", film_folder / "tall.mp4"], tmp_path / "s.bx", small_video)
     assert not (tmp_path / "s.bx/parts").exists()
+
+
+def test_the_share_to_allow_is_written_out(film_folder: Path, small_video: VideoConfig, tmp_path: Path) -> None:
+    """One stray text beside a few films: the message gives a --max-bad with which the same run ends well.
+
+    Where every file is bad none is given, since nothing would be left.
+    """
+    sources = [film_folder / name for name in ("notes.mp4", "tall.mp4", "zoom.mp4")]
+    with pytest.raises(TooManyBadError, match="1 of 3 files are bad") as caught:
+        ingest_video(sources, tmp_path / "s.bx", small_video)
+    given = re.search(r"\(allow more, for instance with --max-bad (\S+)\)", str(caught.value))
+    with pytest.raises(TooManyBadError, match=r"1 of 1 files are bad, more than --max-bad 0\.05 allows; most"):
+        ingest_video(sources[:1], tmp_path / "t.bx", small_video)
+
+    assert given is not None
+    assert given[1] == "0.4"
+    summary = ingest_video(sources, tmp_path / "s.bx", small_video, max_bad=float(given[1]), resume=True)
+    assert [row["path"] for row in summary.store.quarantine()] == ["notes.mp4"]
 
 
 def test_nothing_left_is_said(film_folder: Path, small_video: VideoConfig, tmp_path: Path) -> None:
