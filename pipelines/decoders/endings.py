@@ -38,12 +38,12 @@ def _boxes(file: BinaryIO, size: int) -> bool:
     for _ in range(MOST_BOXES):
         file.seek(place)
         head = file.read(16)
-        if len(head) < 8:
-            return bool(head) and any(head)
+        if len(head) < 8:  # the beginning of a box's length, which is below 16 MiB; anything else is no box
+            return any(head) and head[0] == 0
         length = int(struct.unpack(">I", head[:4])[0])
         if length == LONG_BOX and len(head) == 16:
             length = int(struct.unpack(">Q", head[8:])[0])
-        if length < 8:  # 0: to the end of the file; else no box
+        if length < 8 or not head[4:8].rstrip().isalnum():  # 0: to the end of the file; else no box
             return False
         place += length
         if place >= size:
@@ -80,9 +80,9 @@ def _pages(file: BinaryIO, size: int) -> bool:
 
 
 def _trailer(file: BinaryIO, size: int) -> bool:
-    """GIF: ends with a trailer; some writers fill up with zeros."""
+    """GIF: ends with a trailer; some writers fill up with zeros, some tools add a line's end."""
     file.seek(max(0, size - 4096))
-    return not file.read().rstrip(b"\0").endswith(GIF_END)
+    return not file.read().rstrip(b"\0\r\n\t ").endswith(GIF_END)
 
 
 def _packets(file: BinaryIO, size: int) -> bool:

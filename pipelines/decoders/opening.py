@@ -125,10 +125,13 @@ def refuse_hunger(error: Exception) -> None:
 def _refusal(path: str, error: Exception, log: list[Complaint]) -> str:
     """Return why FFmpeg cannot open a file, given what it logged while it tried."""
     words = (log[-1][2] if log else getattr(error, "strerror", None) or str(error)).strip()
-    if "not on whitelist" in words or (isinstance(error, av.error.InvalidDataError) and not log):
-        return "not a video"
     with Path(path).open("rb") as file:
-        boxes = file.read(8)[4:] in FIRST_BOXES
+        head = file.read(12)
+    boxes, riff = head[4:8] in FIRST_BOXES, head[:4] == b"RIFF" and head[8:] == b"AVI "
+    if riff and cut_off(path, "avi"):  # FFmpeg knows AVI only by more of it
+        return "cut off: 0 frames could be read"
+    if "not on whitelist" in words or (isinstance(error, av.error.InvalidDataError) and not log and not riff):
+        return "not a video"
     if "moov atom not found" in words:
         return "no index (moov): cut off, still being written, or damaged" if boxes else "not a video"
     return f"not a video that can be read: {words}"
@@ -163,7 +166,8 @@ def pixel_aspect(stream: VideoStream) -> float:
 
 def rotation_of(frame: av.VideoFrame) -> int:
     """Return by how many degrees clockwise a frame is turned to be shown: 0, 90, 180 or 270."""
-    return round(-frame.rotation / 90) % 4 * 90
+    turns = -frame.rotation / 90
+    return round(turns) % 4 * 90 if abs(turns) <= 4 else 0  # of a matrix of zeros FFmpeg makes a huge number
 
 
 def header_info(container: InputContainer, stream: VideoStream, rotation: int) -> VideoInfo:

@@ -270,6 +270,39 @@ def test_an_mp4_file_that_goes_on_to_the_end_says_how_long_it_is(decoder: Decode
     assert reason(found) == f"cut off: {len(found.images)} frames could be read"
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("film.gif", b"\n"), ("film.gif", b"\0\r\n"), ("film_fragments.mp4", b"\n"), ("film_fragments.mp4", b"\r\n" * 6)],
+)  # fmt: skip
+def test_bytes_behind_the_end_are_no_cut(name: str, more: bytes, decoder: DecoderProcess, tmp_path: Path) -> None:
+    """A line's end that a tool has added takes nothing away."""
+    path = make_film(tmp_path / name, moving(30), **CONTAINERS[name])
+    path.write_bytes(path.read_bytes() + more)
+
+    found = read(decoder, path, SMALL)
+
+    assert reason(found) == ""
+    assert len(found.times) == 30
+
+
+def test_a_cut_in_the_length_of_a_box_is_named(decoder: DecoderProcess, tmp_path: Path) -> None:
+    """Four bytes of the next fragment say that there was one."""
+    path = make_film(tmp_path / "film.mp4", moving(60), **CONTAINERS["film_fragments.mp4"])
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"moof")])
+
+    assert reason(read(decoder, path, SMALL)).startswith("cut off: ")
+
+
+@pytest.mark.parametrize("size", [16, 40, 100, 250])
+def test_an_avi_header_that_is_cut_is_no_stranger(size: int, decoder: DecoderProcess, tmp_path: Path) -> None:
+    """Its first bytes say what it was."""
+    path = make_film(tmp_path / "film.avi", moving(10), codec="mpeg4")
+    path.write_bytes(path.read_bytes()[:size])
+
+    assert reason(read(decoder, path, SMALL)) == "cut off: 0 frames could be read"
+
+
 def test_damage_in_the_middle_is_counted(decoder: DecoderProcess, tmp_path: Path) -> None:
     """A hole and scattered bits: all frames that the decoder still makes, then the fault, with counts in the report."""
     path = make_film(tmp_path / "film.mp4", moving(60), options={"g": "10"})

@@ -1,5 +1,6 @@
 """Films made here: frames, times and colours are known, and come back through the decoding process."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from tests.decoders.conftest import grey_film, make_film, moving, read
 
 LEVELS = [20, 230, 60, 200, 100, 170, 140, 40, 250, 80, 190, 120]
 SMALL = Wanted(height=48, width=64)
+CORNERS = np.zeros((1, 64, 96, 3), np.uint8)
+CORNERS[:, :32, :48, 0] = 255  # red: top left
+CORNERS[:, 32:, 48:, 2] = 255  # blue: bottom right
 
 
 def levels_of(images: Any) -> list[int]:
@@ -112,9 +116,7 @@ def test_a_rotation_in_the_header_is_applied(turn: int, name: str, decoder: Deco
     """A film whose header turns it clockwise is shown upright, and its size is that of the upright frame."""
     if name == "decord":
         pytest.importorskip("decord", reason="decord is not installed")
-    images = np.zeros((4, 64, 96, 3), np.uint8)
-    images[:, :32, :48, 0] = 255  # red: top left
-    images[:, 32:, 48:, 2] = 255  # blue: bottom right
+    images = np.repeat(CORNERS, 4, axis=0)
     path = make_film(
         tmp_path / "turned.mov", images, pix_fmt="yuv444p", prepare=lambda stream: stream.set_display_rotation(-turn)
     )
@@ -127,6 +129,21 @@ def test_a_rotation_in_the_header_is_applied(turn: int, name: str, decoder: Deco
     assert len(found.images) == 4
     expected = np.rot90(images, -turn // 90, axes=(1, 2))
     assert np.abs(found.images.astype(int) - expected).mean() < 4
+
+
+def test_a_display_matrix_of_zeros_turns_nothing(decoder: DecoderProcess, tmp_path: Path) -> None:
+    """It says nothing; FFmpeg makes a rotation of -2147483648 degrees of it."""
+    path = make_film(tmp_path / "zeros.mov", np.repeat(CORNERS, 2, axis=0), pix_fmt="yuv444p")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    assert struct.unpack(">9i", content[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 2**30)
+    content[at : at + 36] = bytes(36)
+    path.write_bytes(content)
+
+    found = read(decoder, path, Wanted(height=64, width=96))
+
+    assert decoder.probe(path).rotation == 0
+    assert np.abs(found.images[0].astype(int) - CORNERS[0]).mean() < 4
 
 
 def test_the_shape_of_pixels_is_kept(decoder: DecoderProcess, tmp_path: Path) -> None:
