@@ -6,6 +6,7 @@ A position is epoch * windows + place in the epoch.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,22 @@ from bytropix.errors import ConfigError
 
 LastBatch = Literal["fill", "drop", "short", "pad"]
 LAST: tuple[LastBatch, ...] = ("fill", "drop", "short", "pad")
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether a setting is a whole number, one of numpy's included."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_whole(**values: object) -> None:
+    """Refuse settings, by name, that are no whole numbers.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    for name, value in values.items():
+        if not is_whole(value):
+            raise ConfigError(f"{name} must be a whole number, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +61,8 @@ class Batches:
     row: str = "window"
 
     def __post_init__(self) -> None:
+        check_whole(batch=self.batch, rank=self.rank, ranks=self.ranks)
+        check_whole(epochs=1 if self.epochs is None else self.epochs)
         if self.batch < 1:
             raise ConfigError(f"batch must be at least 1 {self.row}, got {self.batch}")
         if self.last not in LAST:

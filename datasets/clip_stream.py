@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bytropix.datasets.batches import Batches, LastBatch
+from bytropix.datasets.batches import Batches, LastBatch, check_whole
 from bytropix.datasets.clip_batch import ClipBatch
 from bytropix.datasets.clip_order import ClipOrder
 from bytropix.datasets.clip_reader import ClipReader
@@ -93,11 +93,12 @@ class ClipStream(ResumableStream[ClipBatch]):
         pinned: bool = False,
     ) -> None:
         made_with = {name: value for name, value in locals().items() if name not in ("self", "__class__", "store")}
-        if not 0 <= flip <= 1:
-            raise ConfigError(f"flip is the share of clips that are mirrored and must be in 0..1, got {flip}")
+        check_whole(seed=seed)
+        if not isinstance(flip, int | float | np.floating) or isinstance(flip, bool) or not 0 <= flip <= 1:
+            raise ConfigError(f"flip is the share of clips that are mirrored and must be in 0..1, got {flip!r}")
         self._store, self.split, self._flip = store, split, flip
         self._parts = store.video_parts(split)  # first of all: a store of bytes says what it is
-        self.rule = ClipRule.of(store, clip_frames, hop, tuple(steps), cross_cuts=cross_cuts)
+        self.rule = ClipRule.of(store, clip_frames, hop, steps, cross_cuts=cross_cuts)
         if not len(self._parts):
             raise StoreError(
                 f"{store.url}: split {split!r} holds no videos (splits: {', '.join(store.splits)}); choose another "
@@ -117,7 +118,7 @@ class ClipStream(ResumableStream[ClipBatch]):
         )
         super().__init__(store, batches, made_with, quarantine=Quarantine(checks, budget), prefetch=prefetch)
         self._read = ClipReader(self._parts, clip_frames=self.rule.frames, quarantine=self._quarantine, pinned=pinned)
-        self._use_seed(seed)
+        self._use_seed(int(seed))
 
     @property
     def clips(self) -> int:

@@ -10,13 +10,15 @@ A part's border ends a scene: what goes on in the next part is a scene of its ow
 scene, nothing a clip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bytropix.datasets.batches import check_whole, is_whole
 from bytropix.datasets.store import Store
 from bytropix.datasets.store.video_part import VideoPart
 from bytropix.errors import ConfigError, StoreError
@@ -44,13 +46,15 @@ class ClipRule:
     cross_cuts: bool = False
 
     def __post_init__(self) -> None:
+        check_whole(clip_frames=self.frames, hop=self.hop)
         if not 1 <= self.frames <= _LONGEST_CLIP:
             raise ConfigError(f"clip_frames must be in 1..{_LONGEST_CLIP}, got {self.frames}")
         if not 1 <= self.hop <= _LONGEST_HOP:
             raise ConfigError(f"hop must be in 1..{_LONGEST_HOP} frames, got {self.hop}")
-        if not 1 <= len(self.steps) <= _MOST_STEPS or not all(1 <= step <= _LONGEST_STEP for step in self.steps):
+        listed = isinstance(self.steps, tuple) and 1 <= len(self.steps) <= _MOST_STEPS
+        if not listed or not all(is_whole(step) and 1 <= step <= _LONGEST_STEP for step in self.steps):
             raise ConfigError(
-                f"steps must be 1 to {_MOST_STEPS} numbers in 1..{_LONGEST_STEP}, got {', '.join(map(str, self.steps))}"
+                f"steps must be 1 to {_MOST_STEPS} whole numbers in 1..{_LONGEST_STEP}, got {self.steps!r}"
             )
 
     @classmethod
@@ -59,7 +63,7 @@ class ClipRule:
         store: Store,
         frames: int | None = None,
         hop: int | None = None,
-        steps: tuple[int, ...] = (1,),
+        steps: Sequence[int] = (1,),
         *,
         cross_cuts: bool = False,
     ) -> "ClipRule":
@@ -69,11 +73,12 @@ class ClipRule:
             ConfigError: A value is out of its range, or not given and not known.
         """
         config = store.manifest.config
-        found = frames if frames is not None else config.get("clip_frames")
-        if not isinstance(found, int):
+        found: Any = frames if frames is not None else config.get("clip_frames")
+        if frames is None and not isinstance(found, int):
             raise ConfigError(f"{store.url}: does not say how many frames its clips have; give clip_frames")
         stride = hop if hop is not None else config.get("stride") or found  # a stride of 0 is a whole clip
-        return cls(frames=found, hop=stride, steps=steps, cross_cuts=cross_cuts)
+        listed = steps if isinstance(steps, str) or not isinstance(steps, Iterable) else tuple(steps)
+        return cls(frames=found, hop=stride, steps=listed, cross_cuts=cross_cuts)
 
     @property
     def spans(self) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
+from bytropix.datasets.batches import check_whole
 from bytropix.errors import ConfigError, StoreError, UnreachableError
 
 Checks = Literal["raise", "quarantine", "off"]
@@ -46,6 +47,7 @@ class Quarantine:
     def __init__(self, checks: Checks, budget: int) -> None:
         if checks not in CHECKS:
             raise ConfigError(f"checks must be one of {', '.join(CHECKS)}, got {checks!r}")
+        check_whole(budget=budget)
         if budget < 0:
             raise ConfigError(f"the budget of damaged blocks must not be negative, got {budget}")
         self.checks, self.budget = checks, budget

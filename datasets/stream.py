@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bytropix.datasets.batch import ByteBatch
-from bytropix.datasets.batches import Batches, LastBatch
+from bytropix.datasets.batches import Batches, LastBatch, check_whole
 from bytropix.datasets.corpus import Corpus, Pack
 from bytropix.datasets.gather import CACHE_BYTES, Gatherer, Rows
 from bytropix.datasets.mixture import Mixture
@@ -87,6 +87,7 @@ class ByteStream(ResumableStream[ByteBatch]):
         pinned: bool = False,
     ) -> None:
         made_with = {name: value for name, value in locals().items() if name not in ("self", "__class__", "source")}
+        check_whole(seed=seed)
         self.split, self.context, self.batch, self.pack = split, context, batch, pack
         self.cache_bytes = cache_bytes
         self._corpus = Corpus.open(source, split=split, context=context, pack=pack)
@@ -100,7 +101,7 @@ class ByteStream(ResumableStream[ByteBatch]):
             pinned=pinned,
             remote=self._corpus.remote,
         )
-        self._use_seed(seed)
+        self._use_seed(int(seed))
 
     @property
     def windows(self) -> int:

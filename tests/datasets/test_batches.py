@@ -74,6 +74,8 @@ def test_ranks_deal_out_a_batch(windows: int, ranks: int, last: LastBatch, start
     ("settings", "message"),
     [
         ({"batch": 0}, "batch must be at least 1 window, got 0"),
+        ({"batch": 12.0}, "batch must be a whole number, got 12.0"),
+        ({"rank": True}, "rank must be a whole number, got True"),
         ({"last": "loop"}, "last must be one of fill, drop, short, pad, got 'loop'"),
         ({"epochs": 0}, "epochs must be at least 1, or None for no end, got 0"),
         ({"rank": 2, "ranks": 2}, "rank must lie in 0..ranks - 1, got rank 2 of 2"),

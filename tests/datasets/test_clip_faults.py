@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
@@ -109,7 +110,7 @@ def test_damage_in_the_very_first_boxes_can_be_left_out(
     assert {video for video, *_ in lost} <= {0, 1}  # the first part's
     assert {one[0] for one in found if one not in right} == {-1}
     assert "parts/train/00000" in stream.quarantined[0].reason
-    with pytest.raises(StoreError, match="parts/train/00000.*damaged"):
+    with pytest.raises(StoreError, match=r"parts/train/00000.*damaged"):
         rows_of(stream_of(path))
 
 
@@ -209,6 +210,48 @@ def test_unusable_settings_are_refused(clip_store: Callable[[str], Path], store_
         ClipStream(Store.open(store_paths["none"]), batch=1)
     with pytest.raises(StoreError, match=r"zarr-raw.bx.*ClipStream"):
         ByteStream(Store.open(path), context=8, batch=1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"steps": (1.5,)}, "steps must be 1 to 8 whole numbers in 1..999, got (1.5,)"),
+        ({"steps": 2}, "steps must be 1 to 8 whole numbers in 1..999, got 2"),
+        ({"steps": "12"}, "steps must be 1 to 8 whole numbers in 1..999, got '12'"),
+        ({"steps": ()}, "steps must be 1 to 8 whole numbers in 1..999, got ()"),
+        ({"steps": (True,)}, "steps must be 1 to 8 whole numbers in 1..999, got (True,)"),
+        ({"clip_frames": True}, "clip_frames must be a whole number, got True"),
+        ({"clip_frames": 8.5}, "clip_frames must be a whole number, got 8.5"),
+        ({"clip_frames": "8"}, "clip_frames must be a whole number, got '8'"),
+        ({"hop": 2.5}, "hop must be a whole number, got 2.5"),
+        ({"flip": "x"}, "flip is the share of clips that are mirrored and must be in 0..1, got 'x'"),
+        ({"flip": True}, "flip is the share of clips that are mirrored and must be in 0..1, got True"),
+        ({"batch": 2.5}, "batch must be a whole number, got 2.5"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": "1"}, "seed must be a whole number, got '1'"),
+        ({"ranks": 1.0}, "ranks must be a whole number, got 1.0"),
+        ({"epochs": 0.5}, "epochs must be a whole number, got 0.5"),
+        ({"checks": "quarantine", "budget": "2"}, "budget must be a whole number, got '2'"),
+    ],
+)
+def test_settings_of_another_type_are_refused(
+    clip_store: Callable[[str], Path], flags: dict[str, Any], message: str
+) -> None:
+    """Each is told by name, with its value and what it must be, before a batch is asked for."""
+    with pytest.raises(ConfigError) as caught:
+        stream_of(clip_store("zarr raw"), **flags)
+
+    assert str(caught.value) == message
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(clip_store: Callable[[str], Path]) -> None:
+    """Settings computed with numpy give the same clips and a state that is plain data."""
+    path, flags = clip_store("zarr raw"), {"batch": 6, "seed": 3, "hop": 2, "clip_frames": 4}
+    found = stream_of(path, steps=np.array([1, 2]), **{name: np.int64(value) for name, value in flags.items()})
+    right = stream_of(path, steps=(1, 2), **flags)
+
+    assert rows_of(found) == rows_of(right)
+    assert json.loads(json.dumps(found.state_dict())) == right.state_dict()
 
 
 def test_persistent_workers_are_refused_a_second_pass(clip_store: Callable[[str], Path]) -> None:

@@ -167,9 +167,9 @@ def test_what_is_asked_for_ahead_holds_the_clips() -> None:
     [
         ({"frames": 0}, "clip_frames must be in 1..9999, got 0"),
         ({"hop": 0}, "hop must be in 1..999999 frames, got 0"),
-        ({"steps": ()}, "steps must be 1 to 8 numbers in 1..999, got "),
-        ({"steps": (1, 0)}, "steps must be 1 to 8 numbers in 1..999, got 1, 0"),
-        ({"steps": (1,) * 9}, "steps must be 1 to 8 numbers"),
+        ({"steps": ()}, r"steps must be 1 to 8 whole numbers in 1..999, got \(\)"),
+        ({"steps": (1, 0)}, r"steps must be 1 to 8 whole numbers in 1..999, got \(1, 0\)"),
+        ({"steps": (1,) * 9}, "steps must be 1 to 8 whole numbers"),
     ],
 )
 def test_unusable_rules_are_refused(rule: dict[str, Any], message: str) -> None:

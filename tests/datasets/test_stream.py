@@ -380,6 +380,10 @@ def test_unusable_settings_are_refused(store: Store) -> None:
     """A batch of none, a context longer than every part, a split that is not there: each says what would work."""
     with pytest.raises(ConfigError, match="batch must be at least 1 window, got 0"):
         stream_of(store, batch=0)
+    with pytest.raises(ConfigError, match=r"batch must be a whole number, got 2.5"):
+        ByteStream(store, context=CONTEXT, batch=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"seed must be a whole number, got 1.5"):
+        ByteStream(store, context=CONTEXT, batch=BATCH, seed=1.5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="context must be at least 1 byte, got 0"):
         stream_of(store, context=0)
     with pytest.raises(ConfigError, match=r"pack must be one of .*, got 'words'"):
