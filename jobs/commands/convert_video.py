@@ -73,8 +73,9 @@ class ConvertVideo:
             return f"{printable(one.source)}: {printable(one.fault)}"
         info, out = one.info, printable(one.target)
         there = f"{info.codec} {info.width} x {info.height}, {info.fps:.5g} fps, {info.duration:.2f} s"
+        trimmed = ", a pixel less since H.264 needs even sides" if one.trimmed else ""
         made = "" if self.dry_run else f", {one.frames:,} frames"
-        return f"{printable(one.source)} ({there}) -> {out} ({one.width} x {one.height}{made})"
+        return f"{printable(one.source)} ({there}) -> {out} ({one.width} x {one.height}{trimmed}{made})"
 
 
 def _row(one: Conversion) -> dict[str, Any]:

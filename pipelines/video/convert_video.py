@@ -32,7 +32,7 @@ class ConvertConfig:
     """
 
     size: tuple[int, int] | None = None
-    """Height and width in pixels, both even; the source's by default."""
+    """Height and width in pixels, both even; by default the source's, less a row or column where it is odd."""
     fit: Fit = "crop"
     """How a picture of another shape gets the size: cut at two sides, padded with black, or stretched."""
     fps: float = 0.0
@@ -73,6 +73,8 @@ class Conversion:
     """Of the target, in pixels."""
     width: int = 0
     """Of the target, in pixels."""
+    trimmed: bool = False
+    """Whether the target lacks a row or a column, since the source has an odd number of them."""
     frames: int = 0
     """Frames written."""
     fault: str = ""
@@ -168,9 +170,10 @@ def _convert(
         return replace(one, fault="would replace itself; choose another place")
     try:
         info = decoder.probe(one.source)
-        height, width = config.size or (info.height, _square(info))
+        height, width = config.size or (_even(info.height), _even(_square(info)))
         check_even(height, width)
-        one = replace(one, info=info, height=height, width=width)
+        trimmed = not config.size and (height, width) != (info.height, _square(info))
+        one = replace(one, info=info, height=height, width=width, trimmed=trimmed)
         if dry_run:
             return one
         _make_folder(target.parent)
@@ -192,6 +195,11 @@ def _make_folder(folder: Path) -> None:
 def _square(info: VideoInfo) -> int:
     """Return the width of a video in square pixels, which is all that is written; even where it has to be reckoned."""
     return info.width if info.pixel_aspect == 1 else 2 * round(info.width * info.pixel_aspect / 2)
+
+
+def _even(side: int) -> int:
+    """Return a side of a source without its last pixel where it is odd; a single pixel stays, and is refused."""
+    return max(1, side // 2 * 2)
 
 
 def _encode(

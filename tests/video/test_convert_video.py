@@ -168,17 +168,36 @@ def test_what_is_there_stays_unless_told(films: FilmSet, tmp_path: Path, capsys:
     assert out.read_bytes() == whole
 
 
-def test_odd_sizes_name_the_next_even_one(
-    films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_data: Path
+def test_an_odd_size_that_is_asked_for_names_the_next_even_one(
+    films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whether the odd size was asked for or is the source's own."""
+    """H.264 in yuv420p has none, and what is asked for is not changed without a word."""
     assert main(["convert-video", str(films["tall"].path), str(tmp_path / "a.mp4"), "--size", "33", "64"]) == 2
     assert "--size 32 64" in capsys.readouterr().err
 
-    odd = shared_data / "video" / "androidx" / "bear-vp9-odd-dimensions.webm"
-    code, report = convert(capsys, odd, tmp_path / "a.mp4")
-    assert code == 2
-    assert "--size 120 160" in json.dumps(report)
+
+def test_a_source_of_odd_sides_loses_a_row_and_a_column(
+    films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --size the next lower even one is taken, the rest is as it was, and the line says so."""
+    images = films["shapes"].images[:6, :95, :127]
+    (tmp_path / "in").mkdir()
+    with av.open(str(tmp_path / "in" / "odd.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 95, 127, "bgr0"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode(None))
+    code = main(["convert-video", str(tmp_path / "in"), str(tmp_path / "out"), "--crf", "4"])
+    told = capsys.readouterr().err
+    made, _, _ = read(tmp_path / "out" / "odd.mp4")
+
+    assert code == 0
+    assert "127 x 95, 25 fps, 0.24 s) -> " in told
+    assert "(126 x 94, a pixel less since H.264 needs even sides, 6 frames)" in told
+    assert made.shape == (6, 94, 126, 3)
+    assert np.abs(made.astype(int) - images[:, :94, :126]).mean() < 4
 
 
 def test_the_same_input_gives_the_same_bytes(
