@@ -92,7 +92,7 @@ def _sample(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     kind = torch.promote_types(features.dtype, torch.float32)
     with torch.autocast(features.device.type, enabled=False):
         flat = features.to(kind).reshape(batch, channels * height, width)
-        summed = flat @ columns.to(kind).reshape(-1, n * across, width).mT
+        summed = flat @ columns.to(kind).reshape(len(columns), n * across, width).mT
         bands = summed.reshape(batch, channels, height, n, across).permute(0, 3, 2, 1, 4)
         bins = rows.to(kind) @ bands.reshape(batch, n, height, channels * across)
     return bins.reshape(batch, n, down, channels, across).transpose(2, 3)

@@ -123,6 +123,20 @@ def test_invalid_boxes_give_zeros(box: list[float]) -> None:
     assert features.grad.sum() == 8  # four bins of two channels
 
 
+@pytest.mark.parametrize(("batch", "n"), [(2, 0), (0, 3), (0, 0)])
+def test_no_boxes_and_no_maps_give_nothing(batch: int, n: int) -> None:
+    """A batch of none, and maps without boxes, have features of the shape that all others have."""
+    features = torch.ones(batch, 5, 4, 4, requires_grad=True)
+    boxes = torch.zeros(batch, n, 4)
+    found = sample_regions(features, boxes, image_size=(16, 16), output_size=(2, 3))
+    kept = RegionSampler(torch.zeros(n, 4), image_size=(16, 16), map_size=(4, 4), output_size=(2, 3))(features)
+    (found.sum() + kept.sum()).backward()
+
+    assert found.shape == kept.shape == (batch, n, 5, 2, 3)
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
 def test_gradients_of_features() -> None:
     """Derivatives by the features are those of finite differences, with fixed boxes and with boxes per frame."""
     features = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
