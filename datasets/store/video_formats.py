@@ -31,8 +31,9 @@ class VideoLayout:
     format: FormatName = "zarr"
     """zarr: a Zarr group; webdataset: a tar of samples."""
     frame_codec: FrameCodecName | None = None
-    """How frames are kept. raw: as they are, which a reader maps, the default of zarr; zstd: packed without loss, zarr
-    only; jpeg: about a tenth, the default of webdataset; h264: about a hundredth, in units of a clip."""
+    """How frames are kept; `None`: the format's default, which becomes `None` if it is named. raw: as they are, which a
+    reader maps, the default of zarr; zstd: packed without loss, zarr only; jpeg: about a tenth, the default of
+    webdataset; h264: about a hundredth, in units of a clip."""
     quality: int = 90
     """Of jpeg: 1 to 100, the best."""
     crf: int = 20
@@ -46,6 +47,8 @@ class VideoLayout:
                 f"frame_codec of format {self.format} must be one of {', '.join(CODECS_OF[self.format])}, got "
                 f"{self.frame_codec!r}"
             )
+        if self.frame_codec == CODECS_OF[self.format][0]:  # one name for one layout, so that stores of it are the same
+            object.__setattr__(self, "frame_codec", None)
         for name, value, codec in (("quality", self.quality, "jpeg"), ("crf", self.crf, "h264")):
             ends = FRAME_CODECS[codec].best, FRAME_CODECS[codec].worst
             if not min(ends) <= value <= max(ends):

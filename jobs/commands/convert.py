@@ -107,4 +107,4 @@ class Convert:
         wanted = VideoLayout(
             format=self.layout.format, frame_codec=self.frame_codec, quality=self.quality, crf=self.crf
         )
-        return same_frames(manifest, wanted)
+        return wanted if self.frame_codec else same_frames(manifest, wanted)

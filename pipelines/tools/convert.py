@@ -177,17 +177,15 @@ def _write_video(storage: Storage, task: ConvertTask, layout: VideoLayout) -> Pa
 
 
 def same_frames(manifest: Manifest, layout: VideoLayout) -> VideoLayout:
-    """Return a layout whose frames are kept as they are in a store, where it does not say how.
+    """Return a layout, of which a format and no codec is asked for, with the frames kept as they are in a store.
 
     Raises:
         ConfigError: A format cannot keep them so.
     """
     codec = next((record.codec for record in manifest.parts), "raw")
-    if layout.frame_codec is not None or codec == layout.used_codec:
-        return layout
     if codec == "zstd" and layout.format == "webdataset":  # which is not compressed: the same frames are raw there
         codec = "raw"
-    return replace(layout, frame_codec=from_plain(VideoLayout, {"frame_codec": codec}).frame_codec)
+    return from_plain(VideoLayout, to_plain(layout) | {"frame_codec": codec})
 
 
 def _wanted(record: PartRecord, layout: PartLayout | VideoLayout) -> PartRecord:

@@ -1,6 +1,7 @@
 """`bytropix ingest video` as a user calls it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from bytropix.datasets.store import Store
 from bytropix.jobs.cli import main
 
+Tree = Callable[[Path], dict[str, bytes]]
 FLAGS = ["--size", "32", "48", "--clip-frames", "8", "--workers", "1"]
 
 
@@ -48,6 +50,22 @@ def test_json_is_one_object(film_folder: Path, tmp_path: Path, capsys: pytest.Ca
     }
     assert (config["layout"]["frame_codec"], config["fps"], config["stride"]) == ("h264", 10.0, 4)
     assert (config["regions"]["regions"], config["regions"]["motion_regions"]) == (5, 2)
+
+
+@pytest.mark.parametrize(("format", "own", "other"), [("zarr", "raw", "webdataset"), ("webdataset", "jpeg", "zarr")])
+def test_a_default_that_is_named_is_the_default(
+    film_folder: Path, tmp_path: Path, tree: Tree, format: str, own: str, other: str
+) -> None:
+    """A store made with its format's own codec by name is the one made without, and so is the one there and back."""
+    named, plain, between, back = (str(tmp_path / f"{name}.bx") for name in ("named", "plain", "between", "back"))
+    words = ["ingest", "video", str(film_folder / "shapes.mp4"), *FLAGS, "--format", format]
+    for more in (["--out", plain], ["--out", named, "--frame-codec", own]):
+        assert main([*words, *more]) == 0
+    assert main(["convert", named, between, "--format", other, "--workers", "1"]) == 0
+    assert main(["convert", between, back, "--format", format, "--workers", "1"]) == 0
+
+    assert tree(Path(named)) == tree(Path(plain)) == tree(Path(back))
+    assert Store.open(between).manifest.parts[0].codec == own
 
 
 @pytest.mark.parametrize(
