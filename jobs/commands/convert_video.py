@@ -55,8 +55,8 @@ class ConvertVideo:
         report = {
             "encoder": encoder,
             "dry_run": self.dry_run,
-            "files": [_row(one) for one in done],
-            "converted": len(done) - failed,
+            "files": [self._row(one) for one in done],
+            "to_convert" if self.dry_run else "converted": len(done) - failed,
             "failed": failed,
             "seconds": round(time.perf_counter() - begin, 3),
         }
@@ -64,7 +64,7 @@ class ConvertVideo:
             print(json.dumps(report, sort_keys=True))
         else:
             what = "to convert" if self.dry_run else "converted"
-            print(f"{report['converted']:,} {what} by {encoder}, {failed:,} failed", file=sys.stderr)
+            print(f"{len(done) - failed:,} {what} by {encoder}, {failed:,} failed", file=sys.stderr)
         return FAILED if failed else 0
 
     def _line(self, one: Conversion) -> str:
@@ -77,10 +77,9 @@ class ConvertVideo:
         made = "" if self.dry_run else f", {one.frames:,} frames"
         return f"{printable(one.source)} ({there}) -> {out} ({one.width} x {one.height}{trimmed}{made})"
 
-
-def _row(one: Conversion) -> dict[str, Any]:
-    """Return a file as plain data."""
-    if one.fault:
-        return {"source": one.source, "fault": one.fault}
-    shape = {"height": one.height, "width": one.width}
-    return {"source": one.source, "target": one.target, "frames": one.frames, **shape}
+    def _row(self, one: Conversion) -> dict[str, Any]:
+        """Return a file as plain data."""
+        if one.fault:
+            return {"source": one.source, "fault": one.fault}
+        made = {} if self.dry_run else {"frames": one.frames}
+        return {"source": one.source, "target": one.target, "height": one.height, "width": one.width, **made}

@@ -154,6 +154,20 @@ def test_a_dry_run_writes_nothing(films: FilmSet, tmp_path: Path, capsys: pytest
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_claims_nothing(films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its JSON says what is to convert, and counts neither files nor frames as made."""
+    code, report = convert(capsys, films["zoom"].path, tmp_path / "a.mp4", "--dry-run")
+    _, made = convert(capsys, films["zoom"].path, tmp_path / "a.mp4")
+    target = {"height": 240, "source": str(films["zoom"].path), "target": str(tmp_path / "a.mp4"), "width": 240}
+
+    assert code == 0
+    assert (report["to_convert"], report["failed"], report["dry_run"]) == (1, 0, True)
+    assert "converted" not in report
+    assert report["files"] == [target]
+    assert (made["converted"], made["files"]) == (1, [{**target, "frames": 75}])
+    assert "to_convert" not in made
+
+
 def test_what_is_there_stays_unless_told(films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is there is kept, replaced on --overwrite, and never by itself."""
     out = tmp_path / "a.mp4"
