@@ -104,8 +104,9 @@ def _kept(candidates: Candidates) -> NDArray[np.int64]:
     """Return the numbers of the usable candidates, without those whose box an earlier one has."""
     seen: set[tuple[float, ...]] = set()
     kept = []
+    stored = candidates.boxes.astype(np.float32)  # which on wide frames tells less than a thousandth of a pixel
     for number, (box, usable) in enumerate(
-        zip(candidates.boxes.round(SAME_DIGITS).tolist(), candidates.usable.tolist(), strict=True)
+        zip(stored.round(SAME_DIGITS).tolist(), candidates.usable.tolist(), strict=True)
     ):
         if usable and tuple(box) not in seen:
             seen.add(tuple(box))

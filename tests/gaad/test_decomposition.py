@@ -187,6 +187,18 @@ def test_doubles_become_padding() -> None:
     assert regions.count < 40
 
 
+def test_boxes_that_float32_brings_together_are_one() -> None:
+    """On the widest of frames, patches that differ by less than float32 tells there are one region too."""
+    spiral = SpiralConfig(
+        arms=4, angle="golden", growth=1.0, start_radius=0.001, greatest_radius=0.01, patch="grow", boundary="reflect"
+    )
+    config = RegionConfig(regions=64, decomposition="spiral", select="leaves", min_side=8.5, spiral=spiral)
+    regions = decompose(65536, 1, config)
+
+    check(regions, 65536, 1, 64)
+    assert 1 < regions.count < 64
+
+
 def test_dropped_patches_become_padding() -> None:
     """What `drop` leaves out is not valid, and rectangles before it keep their places."""
     config = RegionConfig(regions=24)
