@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 # Below this step a frame is shown for no time at all; it only keeps the order.
 LEAST_STEP = 1e-6
-# MPEG streams are cut and joined: their time stamps may start anew, as FFmpeg also takes it at this distance.
-JOINED_JUMP = 10.0
-# A gap that is longer is a broken stamp, not a still picture.
+# A stamp that lies before the last frame's by more than both of these begins another recording, joined on behind.
+JOINED_SECONDS = 0.5
+JOINED_STEPS = 8
+# A gap that is longer is a broken stamp, not a still picture, unless the header says that the film is as long.
 LONGEST_GAP = 600.0
 # Containers such as Matroska round times to milliseconds: a frame that comes so much late is meant to be there.
 ROUNDING = 1e-3
@@ -22,12 +23,13 @@ class Clock:
 
     Args:
         step: Seconds from one frame to the next where a stamp is missing.
-        joined: Whether the container may start its time stamps anew in the middle.
+        length: Seconds of the film by its header; 0 where it says nothing.
     """
 
-    def __init__(self, step: float, *, joined: bool) -> None:
+    def __init__(self, step: float, length: float = 0.0) -> None:
         self._step = step if step > 0 else 1 / 25
-        self._gap = JOINED_JUMP if joined else LONGEST_GAP
+        self._length = length
+        self._back = max(JOINED_SECONDS, JOINED_STEPS * self._step)
         self._offset = 0.0
         self._last = -math.inf
 
@@ -38,11 +40,19 @@ class Clock:
             self._last = 0.0
             return 0.0
         time = self._last + self._step if stamp is None else stamp + self._offset
-        if abs(time - self._last) > self._gap:  # the stamps start anew
+        if time < self._last - self._back or time > self._latest():  # the stamps start anew
             self._offset += self._last + self._step - time
             time = self._last + self._step
         self._last = max(time, self._last + LEAST_STEP)
         return self._last
+
+    def end(self, duration: float) -> float:
+        """Return when the last frame ends, given how many seconds it is shown by its own account."""
+        return min(self._last + duration, self._latest())
+
+    def _latest(self) -> float:
+        """Return the latest time that is believed of what comes next."""
+        return max(self._last + LONGEST_GAP, self._length + ROUNDING)
 
 
 class Picker:

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from bytropix.pipelines.decoders.contract import VideoFault, Wanted
 from bytropix.pipelines.decoders.opening import ends_early, frame_rate, header_info, opened, rotation_of
 from bytropix.pipelines.decoders.shaper import has_alpha
-from bytropix.pipelines.decoders.source import Shown, Tally, timed
+from bytropix.pipelines.decoders.source import Shown, Tally, stated_length, timed
 
 # Containers that it reads as PyAV does; of an MPEG stream it gives the last frame over and over, or hangs.
 CONTAINERS = {"mov", "matroska", "avi", "flv", "asf", "ogg"}
@@ -53,7 +53,8 @@ def decode_decord(path: str, wanted: Wanted, tally: Tally) -> Iterator[Shown]:
     if look.oddities:
         raise VideoFault(path, f"decord is not to be trusted with it: {', '.join(sorted(look.oddities))}", retry=True)
     assert tick is not None
-    yield from timed(_frames(path, look, tick, tally), step, joined=False)
+    length = stated_length(tally.info) if tally.info else 0.0
+    yield from timed(_frames(path, look, tick, tally), step, length)
 
 
 def _look(path: str, container: InputContainer, stream: VideoStream, tally: Tally) -> Look:

@@ -16,7 +16,7 @@ import av
 from bytropix.pipelines.decoders.contract import VideoFault, Wanted
 from bytropix.pipelines.decoders.opening import FILMS, ends_early, header_info, opened, pixel_aspect, rotation_of
 from bytropix.pipelines.decoders.pyav import decoded_frames
-from bytropix.pipelines.decoders.source import Shown, Tally, check_size, timed
+from bytropix.pipelines.decoders.source import Shown, Tally, check_size, stated_length, timed
 
 
 def decode_ffmpeg(path: str, wanted: Wanted, tally: Tally) -> Iterator[Shown]:
@@ -35,7 +35,7 @@ def decode_ffmpeg(path: str, wanted: Wanted, tally: Tally) -> Iterator[Shown]:
         tally.info = header_info(container, stream, rotation_of(first) if first is not None else 0)
         words = _words(path, stream.index, wanted.most_pixels, fields=first is not None and first.interlaced_frame)
         step = 1 / (tally.info.fps or 25)
-        yield from timed(_run([program, *words], path, wanted, tally), step, joined="mpeg" in container.format.name)
+        yield from timed(_run([program, *words], path, wanted, tally), step, stated_length(tally.info))
         if ends_early(path, container, stream, tally.frames):
             raise VideoFault(path, f"cut off: {tally.frames} frames could be read")
     if tally.bad_packets:

@@ -24,7 +24,7 @@ from bytropix.pipelines.decoders.opening import (
     refuse_hunger,
     rotation_of,
 )
-from bytropix.pipelines.decoders.source import Shown, Tally, check_size, timed
+from bytropix.pipelines.decoders.source import Shown, Tally, check_size, stated_length, timed
 
 # A film that ends so much before its header says has lost something; less is a matter of rounding.
 SHORT_SECONDS = 0.1
@@ -41,8 +41,8 @@ def decode_pyav(path: str, wanted: Wanted, tally: Tally) -> Iterator[Shown]:
         stream.codec_context.thread_count = 1
         frames = deinterlaced(checked_frames(path, container, stream, wanted.most_pixels, tally), stream)
         step = 1 / (frame_rate(stream) or 25)
-        end = 0.0
-        for shown in timed(frames, step, joined="mpeg" in container.format.name):
+        length, end = stated_length(header_info(container, stream, rotation=0)), 0.0
+        for shown in timed(frames, step, length):
             end = shown.end
             if tally.frames == 1 and container.format.name in MAYBE_STILL:
                 raise VideoFault(path, "a still image")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import av
 
-from bytropix.pipelines.decoders.clock import LONGEST_GAP, Clock
+from bytropix.pipelines.decoders.clock import Clock
 from bytropix.pipelines.decoders.contract import DecodeReport, VideoFault, VideoInfo, Wanted
 
 
@@ -55,15 +55,15 @@ class Tally:
 Decoder = Callable[[str, Wanted, Tally], Iterator[Shown]]
 
 
-def timed(frames: Iterator[av.VideoFrame], step: float, *, joined: bool) -> Iterator[Shown]:
+def timed(frames: Iterator[av.VideoFrame], step: float, length: float = 0.0) -> Iterator[Shown]:
     """Give frames with the times at which they are shown, one frame late: only the next one ends it.
 
     Args:
         frames: In the order in which they are shown.
         step: Seconds from one frame to the next where the file does not say.
-        joined: Whether the stamps may start anew in the middle.
+        length: Seconds of the film by its header; 0 where it says nothing.
     """
-    clock = Clock(step, joined=joined)
+    clock = Clock(step, length)
     before: av.VideoFrame | None = None
     begin = 0.0
     for frame in frames:
@@ -73,7 +73,12 @@ def timed(frames: Iterator[av.VideoFrame], step: float, *, joined: bool) -> Iter
         before, begin = frame, time
     if before is not None:
         stated = float(before.duration * before.time_base) if before.duration and before.time_base else step
-        yield Shown(before, begin, begin + min(stated, LONGEST_GAP))
+        yield Shown(before, begin, clock.end(stated))
+
+
+def stated_length(info: VideoInfo) -> float:
+    """Return the seconds of a film by its header; 0 where FFmpeg has them from the stamps themselves."""
+    return 0.0 if "mpeg" in info.container else info.duration
 
 
 def check_size(path: str, width: int, height: int, most_pixels: int) -> None:

@@ -26,41 +26,67 @@ def picked(begins: list[float], end: float, fps: float) -> list[tuple[float, int
 def test_the_first_frame_is_at_zero() -> None:
     """Whatever the file's first stamp is, also where it is negative or missing."""
     for first in (7.5, -0.08, 0.0):
-        clock = Clock(0.04, joined=False)
+        clock = Clock(0.04)
         assert [clock.seconds(first), clock.seconds(first + 0.5)] == [0.0, 0.5]
-    clock = Clock(0.04, joined=False)
+    clock = Clock(0.04)
     assert [clock.seconds(None), clock.seconds(None)] == [0.0, 0.04]
 
 
 def test_a_missing_stamp_follows_at_the_frame_rate() -> None:
     """As in AVI files with packed B-frames."""
-    clock = Clock(0.1, joined=False)
+    clock = Clock(0.1)
 
     assert np.allclose([clock.seconds(stamp) for stamp in (1.0, None, 1.2, None)], [0.0, 0.1, 0.2, 0.3])
 
 
 def test_joined_streams_go_on_where_the_stamps_start_anew() -> None:
-    """A transport stream may be two recordings in one: the second follows the first."""
-    clock = Clock(0.04, joined=True)
+    """A file may be two recordings in one: the second follows the first, however short the first was."""
+    clock = Clock(0.04)
 
     times = [clock.seconds(stamp) for stamp in (90000.0, 90000.04, 1.4, 1.44, 5000.0)]
 
     np.testing.assert_allclose(times, [0.0, 0.04, 0.08, 0.12, 0.16], atol=1e-9)
+    clock = Clock(0.04)
+    twice = [k / 25 for k in range(15)] * 2
+    np.testing.assert_allclose([clock.seconds(stamp) for stamp in twice], np.arange(30) / 25, atol=1e-9)
+
+
+def test_a_small_step_back_starts_nothing() -> None:
+    """Stamps that go back by a few frames keep their order, and what follows is shown when it says."""
+    for step, back in ((0.04, 0.5), (0.5, 4.0)):
+        clock = Clock(step)
+
+        times = [clock.seconds(stamp) for stamp in (0.0, 5.0, 5.0 - back, 6.0)]
+
+        np.testing.assert_allclose(times, [0.0, 5.0, 5.0, 6.0], atol=1e-5)
 
 
 def test_a_long_still_is_kept_and_an_absurd_gap_is_not() -> None:
     """A minute without a frame is a still; a year is a broken stamp."""
-    clock = Clock(0.04, joined=False)
+    clock = Clock(0.04)
 
     times = [clock.seconds(stamp) for stamp in (0.0, 60.0, 3e7, 3e7 + 0.04)]
 
     np.testing.assert_allclose(times, [0.0, 60.0, 60.04, 60.08], atol=1e-6)
+    assert clock.end(700.0) == pytest.approx(660.08)
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9)), min_size=1, max_size=40), st.booleans())
-def test_times_always_rise(stamps: list[float | None], joined: bool) -> None:
+def test_a_gap_that_the_header_covers_is_kept() -> None:
+    """A recording that paused for an hour is as long as its header says; nothing beyond that is believed."""
+    clock = Clock(0.04, length=4000.0)
+
+    assert [clock.seconds(stamp) for stamp in (0.0, 3000.0)] == [0.0, 3000.0]
+    assert clock.end(1000.0) == 4000.0
+    assert clock.seconds(3e7) == pytest.approx(3000.04)
+    clock = Clock(0.04, length=4000.0)
+    assert [clock.seconds(stamp) for stamp in (0.0, 3999.0)] == [0.0, 3999.0]
+    assert clock.end(1000.0) == pytest.approx(4599.0)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9)), min_size=1, max_size=40), st.floats(0, 1e9))
+def test_times_always_rise(stamps: list[float | None], length: float) -> None:
     """Whatever the stamps are."""
-    clock = Clock(0.04, joined=joined)
+    clock = Clock(0.04, length)
 
     times = [clock.seconds(stamp) for stamp in stamps]
 
