@@ -47,7 +47,10 @@ def adaptive_regions(frames: NDArray[np.uint8], config: RegionConfig) -> NDArray
     made = np.zeros(count, dtype=np.int64)
     room = np.zeros((count, wanted + skipped, 4), dtype=np.int64)
     _divide_frames(energies, rules, frame, turns, room, made)
-    for t in np.flatnonzero(turns[:, 2] != NONE):
+    symmetric = np.flatnonzero(turns[:, 2] != NONE)
+    first: dict[bytes, int] = {}  # plain frames of a film are all alike, and one of them is divided
+    like = np.array([first.setdefault(energies[t].tobytes(), t) for t in symmetric.tolist()], dtype=np.int64)
+    for t in first.values():
         found = _symmetric(energies[t], rules, tuple(frame.tolist()), wanted + skipped, int(turns[t, 2]))
         room[t, : len(found)] = np.array(found, dtype=np.int64).reshape(-1, 4)
         made[t] = len(found)
@@ -56,7 +59,8 @@ def adaptive_regions(frames: NDArray[np.uint8], config: RegionConfig) -> NDArray
         room[cut, :-1] = room[cut, 1:]
         made -= cut
     boxes[:, :wanted] = room[:, :wanted]
-    _add_patches(energies, rules, frame, config, turns[:, 2] == NONE, boxes, made)
+    _add_patches(energies, rules, frame, config, turns[:, 2] == NONE, list(first.values()), boxes, made)
+    boxes[symmetric] = boxes[like]
     maps = np.zeros((count, n, 4), dtype=np.float32)
     _settle(boxes, turns, frame, maps)
     return maps
@@ -122,16 +126,17 @@ def _add_patches(
     frame: NDArray[np.int64],
     config: RegionConfig,
     plain: NDArray[np.bool_],
+    symmetric: list[int],
     boxes: NDArray[np.int64],
     made: NDArray[np.int64],
 ) -> None:
-    """Write patches behind the rectangles: spirals in `plain` frames, squares around the middle in symmetric ones."""
+    """Write patches behind the rectangles: spirals in `plain` frames, squares around the middle in `symmetric` ones."""
     n = config.regions
     refine = config.decomposition == "refine"
     rest = n - made if refine else np.full_like(made, n - config.rectangles)
     if not rest.any():
         return
-    for t in np.flatnonzero(~plain):
+    for t in symmetric:
         tiles = boxes[t, : made[t]] if refine else frame[None]
         shared, over = divmod(int(rest[t]), len(tiles))
         # What is left over lies in the whole frame, where it is symmetric too.

@@ -220,6 +220,18 @@ def test_plain_frame_is_symmetric_and_follows_the_flat_rule() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DECOMPOSITIONS))
+def test_symmetric_frames_that_repeat_have_their_own_maps(name: str) -> None:
+    """Among repeats and mirrorings of several symmetric pictures, each frame has the map that it has alone."""
+    kinds = ["plain", "across", "down", "both", "turned", "noise"]
+    some = np.stack([picture(kind, 80, 60, seed)[0] for seed in range(2) for kind in kinds])
+    frames = np.concatenate([some, some[:, :, ::-1], some[::-1], some[:, ::-1]])
+    config = RegionConfig(regions=13, decomposition=name)  # type: ignore[arg-type]
+
+    alone = np.concatenate([adaptive_regions(frame[None], config) for frame in frames])
+    np.testing.assert_array_equal(adaptive_regions(frames, config), alone)
+
+
+@pytest.mark.parametrize("name", sorted(DECOMPOSITIONS))
 def test_maps_do_not_depend_on_how_frames_are_handed_over(name: str) -> None:
     """A frame's map is the same alone, among others, and in a slice of an array with other strides."""
     frames = np.concatenate([picture(kind, 71, 50, seed) for seed in range(3) for kind in KINDS])
