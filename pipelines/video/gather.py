@@ -67,12 +67,14 @@ class Gatherer:
         self._video: _Video | None = None
 
     def begin(self, source: str, facts: dict[str, Any]) -> None:
-        """Begin a video.
+        """Begin a video; the one under way, if there is one, is forgotten.
 
         Args:
             source: Its name in the manifest.
             facts: What its rows say besides counts: fps, duration, codec and so on.
         """
+        if self._video is not None:
+            self.abandon()
         self._video = _Video(source, facts, self._count)
 
     def add(self, frames: SceneFrames) -> None:

@@ -1,7 +1,8 @@
 """The work of one group of videos, in a worker process or in this one.
 
 plan -> each video: decode, in a process of its own -> scenes -> regions -> parts, written as they fill
-                    failed? its frames are taken back, the next decoder tries; then it is refused, with the reason
+                    failed? the next decoder tries, and its frames take the place of the first one's
+                    all failed? it is refused with the reason of the one that got furthest
      -> is the file what was scanned? -> receipt of the group
 """
 
@@ -9,13 +10,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from bytropix.config import from_plain, to_plain
 from bytropix.datasets.store import PartRecord, Storage, open_storage
 from bytropix.errors import ConfigError
 from bytropix.pipelines.decoders.contract import DecoderName, VideoFault
-from bytropix.pipelines.decoders.registry import DECODERS
+from bytropix.pipelines.decoders.registry import installed
 from bytropix.pipelines.receipts import is_whole, key_of, read_receipt, write_receipt
 from bytropix.pipelines.video.child import decoder_process
 from bytropix.pipelines.video.config import VideoConfig
@@ -140,33 +141,11 @@ def _take(video: ScannedVideo, gatherer: Gatherer, config: VideoConfig, storage:
     return replace(done, frames=gatherer.finish(decoding.facts))
 
 
-def decode_with_fallback(video: ScannedVideo, path: Path, gatherer: Gatherer, config: VideoConfig) -> "Decoding":
-    """Decode a video into the parts; where a decoder crashes or is stuck, begin again with the next one.
-
-    Args:
-        video: Which one.
-        path: Its file.
-        gatherer: Takes its frames; the video is under way in it when this returns.
-        config: Which decoders, and what is wanted of them.
-    """
-    decoders = cast(list[DecoderName], list(DECODERS)) if config.decoder == "auto" else [config.decoder]
-    why: list[str] = []
-    for decoder in decoders:
-        gatherer.begin(video.file.name, _facts(video, decoder))
-        decoding = _decode(path, decoder, gatherer, config)
-        why += [f"{decoder}: {decoding.refused}"] if decoding.refused else []
-        if not decoding.retry or decoder == decoders[-1]:
-            break
-        gatherer.abandon()
-    if decoding.refused and len(why) > 1:
-        decoding.refused = "; ".join(why)
-    return decoding
-
-
 @dataclass(slots=True)
 class Decoding:
     """How far a decoder came."""
 
+    decoder: DecoderName
     frames_read: int = 0
     refused: str = ""
     """What was wrong; empty if nothing was."""
@@ -181,18 +160,55 @@ class Decoding:
         return {"bad_packets": self.bad_packets, "corrupt": self.corrupt}
 
 
-def _decode(path: Path, decoder: DecoderName, gatherer: Gatherer, config: VideoConfig) -> Decoding:
-    """Decode a video with one decoder, up to its end or its fault."""
-    finder, decoding, process = SceneFinder(config.scenes), Decoding(), decoder_process()
+def decode_with_fallback(video: ScannedVideo, path: Path, gatherer: Gatherer, config: VideoConfig) -> Decoding:
+    """Decode a video into the parts; where a decoder crashes or is stuck, begin again with the next one.
+
+    If none gets through, the one that got furthest counts, and it is its frames that are kept where such are.
+
+    Args:
+        video: Which one.
+        path: Its file.
+        gatherer: Takes its frames; the video is under way in it when this returns.
+        config: Which decoders, and what is wanted of them.
+    """
+    decoders = installed() if config.decoder == "auto" else [config.decoder]
+    gatherer.begin(video.file.name, _facts(video, decoders[0]))
+    tried: list[Decoding] = []
+    while len(tried) < len(decoders) and (not tried or tried[-1].retry):
+        tried.append(_decode(video, path, decoders[len(tried)], gatherer, config))
+    if not tried[-1].refused:
+        return tried[-1]
+    best = max(reversed(tried), key=lambda decoding: decoding.frames_read)
+    held = next((decoding for decoding in reversed(tried) if decoding.frames_read), best)
+    if config.keep_partial and held is not best:
+        held = _decode(video, path, best.decoder, gatherer, config)
+        if not held.refused:  # what it could not do by chance it has done now
+            return held
+    alike = [decoding for decoding in tried if decoding.frames_read == best.frames_read]
+    reasons = [f"{decoding.decoder}: {decoding.refused}" for decoding in alike]
+    return replace(
+        held,
+        frames_read=best.frames_read,
+        refused="; ".join(reasons) if len(reasons) > 1 else best.refused,
+        retry=best.retry,
+    )
+
+
+def _decode(video: ScannedVideo, path: Path, decoder: DecoderName, gatherer: Gatherer, config: VideoConfig) -> Decoding:
+    """Decode a video with one decoder, up to its end or its fault; with its first frame it takes another's place."""
+    finder, decoding, process = SceneFinder(config.scenes), Decoding(decoder), decoder_process()
     try:
         for frames in process.frames(path, config.wanted(decoder)):
+            if not decoding.frames_read:
+                gatherer.begin(video.file.name, _facts(video, decoder))
             decoding.frames_read += len(frames.images)
             gatherer.add(finder.feed(frames.images, frames.times))
     except VideoFault as fault:
         decoding.refused, decoding.retry = fault.reason, fault.retry
     if not (decoding.frames_read or decoding.refused):
         decoding.refused = "no frame in it"
-    gatherer.add(finder.finish())
+    if decoding.frames_read:
+        gatherer.add(finder.finish())
     if process.report is not None:
         decoding.bad_packets, decoding.corrupt = process.report.bad_packets, process.report.corrupt
     return decoding

@@ -299,7 +299,7 @@ def test_a_decoder_that_crashes_or_is_stuck_gives_way_to_the_next(
     film_set: FilmSet, small_video: VideoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: signal.Signals
 ) -> None:
     """Its frames are taken back, parts that it had filled too; the film is stored once, and its rows say by whom."""
-    monkeypatch.setattr(part_task, "DECODERS", {"pyav": None, "decord": None})
+    monkeypatch.setattr(part_task, "installed", lambda: ["pyav", "decord"])
     sources = [film_set["cuts"].path, film_set["tall"].path]
     config = replace(small_video, val_fraction=0.0, stall_seconds=1.0)
     with Dying(("pyav",), what) as decoder:
@@ -316,7 +316,7 @@ def test_a_film_that_breaks_every_decoder_is_refused(
     film_set: FilmSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It costs itself alone; all reasons are told; and a later run tries again, since a crash may have been chance."""
-    monkeypatch.setattr(part_task, "DECODERS", {"pyav": None, "decord": None})
+    monkeypatch.setattr(part_task, "installed", lambda: ["pyav", "decord"])
     real, whole = part_task.decoder_process, VideoConfig(size=(32, 48), part_bytes=1 << 24, val_fraction=0.0)
     with Dying(("pyav", "decord")) as decoder:
         monkeypatch.setattr(part_task, "decoder_process", lambda: decoder)
