@@ -1,12 +1,14 @@
 """`bytropix convert-video`: videos of any kind to H.264 files of one size and frame rate.
 
 IN, OUT -> plan_conversions -> convert_videos, a line for each file -> summary; exit code 2 where a file failed
+
+A single file that fails is an error like any other: one line.
 """
 
 import json
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
+from bytropix.errors import SourceError
 from bytropix.jobs.progress import stage_bars
 from bytropix.jobs.store_report import printable
 from bytropix.pipelines.video.convert_video import Conversion, ConvertConfig, convert_videos, plan_conversions
@@ -40,15 +43,25 @@ class ConvertVideo:
     """Print one JSON object on stdout and nothing else."""
 
     def __call__(self) -> int:
-        """Convert, and say what was made and what was not."""
+        """Convert, and say what was made and what was not.
+
+        Raises:
+            SourceError: A file that was named itself cannot be converted, and no JSON was asked for.
+        """
         begin = time.perf_counter()
         encoder = choose_encoder(self.config.encoder)
         todo = plan_conversions(self.source, self.out)
+        single = not Path(self.source).is_dir()
+        # Of a single file that fails one line is to stay; a bar that vanishes needs a terminal.
+        bars = not self.dry_run and (sys.stderr.isatty() or not single)
         done = []
         with ExitStack() as stack:
-            progress = {} if self.dry_run else {"progress": stack.enter_context(stage_bars())}
-            for one in convert_videos(todo, self.config, overwrite=self.overwrite, dry_run=self.dry_run, **progress):
+            progress = {"progress": stack.enter_context(stage_bars(leave=not single))} if bars else {}
+            videos = convert_videos(todo, self.config, overwrite=self.overwrite, dry_run=self.dry_run, **progress)
+            for one in stack.enter_context(closing(videos)):
                 done.append(one)
+                if single and one.fault and not self.json:
+                    raise SourceError(self._line(one))
                 if not self.json:
                     tqdm.write(self._line(one), file=sys.stderr)  # above the bar
         failed = sum(bool(one.fault) for one in done)

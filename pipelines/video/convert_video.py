@@ -5,13 +5,14 @@
 A file that cannot be read, or has no size that H.264 can take, is named and the rest are done.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from bytropix.datasets.store.manifest import MANIFEST
 from bytropix.errors import ConfigError, SourceError, StoreError
 from bytropix.pipelines.decoders import DecoderProcess, VideoFault, VideoInfo, Wanted
 from bytropix.pipelines.decoders.contract import Fit
@@ -91,10 +92,15 @@ def plan_conversions(source: str, out: Path) -> list[Conversion]:
 
     Raises:
         SourceError: The source is missing or holds no file.
-        ConfigError: `out` is of the wrong kind or lies in the source.
+        ConfigError: `out` is of the wrong kind or lies in the source, or the source is a store.
     """
     if not Path(source).exists():
         raise SourceError(f"{source}: no such file or folder; check the path")
+    if (Path(source) / MANIFEST).is_file():
+        raise ConfigError(
+            f"{source}: is a store, not a folder of videos; `bytropix convert` writes a store in another format, "
+            "`bytropix preview` makes a film of a clip"
+        )
     files = find_files([source])
     if not Path(source).is_dir():
         target = out / f"{Path(source).stem}.mp4" if out.is_dir() else out
@@ -125,7 +131,7 @@ def convert_videos(
     overwrite: bool = False,
     dry_run: bool = False,
     progress: Progress = lambda stage, done, total: None,
-) -> Iterator[Conversion]:
+) -> Generator[Conversion, None, None]:
     """Make the files one by one and give what became of each.
 
     Args:

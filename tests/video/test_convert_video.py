@@ -144,26 +144,57 @@ def test_of_a_folder_what_can_be_read_is_done_and_the_rest_is_named(
     assert "4 converted by" in told
 
 
-def test_a_dry_run_writes_nothing(films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It says what there is and what it would become."""
-    code = main(["convert-video", str(films["zoom"].path), str(tmp_path / "a.mp4"), "--size", "64", "96", "--dry-run"])
+@pytest.mark.parametrize(
+    ("name", "there", "reason"),
+    [("damaged.mp4", False, "damaged: "), ("notes.mp4", False, "not a video"), ("tall.mp4", True, "give --overwrite")],
+)
+def test_a_single_file_that_fails_is_one_line(
+    films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, there: bool, reason: str
+) -> None:
+    """With the program's name before it, like every error: no bar, no summary, and nothing is made."""
+    out = tmp_path / "a.mp4"
+    if there:
+        out.write_bytes(b"mine")
+    source = films["tall"].path.with_name(name)
+    code = main(["convert-video", str(source), str(out)])
+    said = capsys.readouterr()
 
-    assert code == 0
-    assert "240 x 240, 25 fps, 3.00 s) -> " in (told := capsys.readouterr().err)
-    assert "96 x 64" in told
+    assert (code, said.out, said.err.count("\n"), said.err.count("\r")) == (2, "", 1, 0)
+    assert said.err.startswith(f"bytropix: {source}: ")
+    assert reason in said.err
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"] * there
+
+
+def test_a_store_is_no_folder_of_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line names the commands for stores."""
+    (tmp_path / "films.bx").mkdir()
+    (tmp_path / "films.bx" / "manifest.json").write_text("{}")
+    code = main(["convert-video", str(tmp_path / "films.bx"), str(tmp_path / "out")])
+    told = capsys.readouterr().err
+
+    assert (code, told.count("\n")) == (2, 1)
+    assert told.startswith(f"bytropix: {tmp_path / 'films.bx'}: is a store")
+    assert "`bytropix convert`" in told
+    assert "`bytropix preview`" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_writes_and_claims_nothing(
+    films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says what there is and what it would become; its JSON counts neither files nor frames as made."""
+    words = (films["zoom"].path, tmp_path / "a.mp4", "--size", "64", "96")
+    assert main(["convert-video", *map(str, words), "--dry-run"]) == 0
+    told = capsys.readouterr().err
+    code, report = convert(capsys, *words, "--dry-run")
     assert list(tmp_path.iterdir()) == []
+    _, made = convert(capsys, *words)
+    target = {"height": 64, "source": str(words[0]), "target": str(words[1]), "width": 96}
 
-
-def test_a_dry_run_claims_nothing(films: FilmSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its JSON says what is to convert, and counts neither files nor frames as made."""
-    code, report = convert(capsys, films["zoom"].path, tmp_path / "a.mp4", "--dry-run")
-    _, made = convert(capsys, films["zoom"].path, tmp_path / "a.mp4")
-    target = {"height": 240, "source": str(films["zoom"].path), "target": str(tmp_path / "a.mp4"), "width": 240}
-
-    assert code == 0
-    assert (report["to_convert"], report["failed"], report["dry_run"]) == (1, 0, True)
+    assert "240 x 240, 25 fps, 3.00 s) -> " in told
+    assert "96 x 64)" in told
+    assert (code, report["to_convert"], report["failed"], report["files"]) == (0, 1, 0, [target])
     assert "converted" not in report
-    assert report["files"] == [target]
     assert (made["converted"], made["files"]) == (1, [{**target, "frames": 75}])
     assert "to_convert" not in made
 
