@@ -24,7 +24,7 @@ from bytropix.pipelines.decoders.opening import (
     refuse_hunger,
     rotation_of,
 )
-from bytropix.pipelines.decoders.source import Shown, Tally, check_size, stated_length, timed
+from bytropix.pipelines.decoders.source import REORDERED, Shown, Tally, check_size, in_stamp_order, stated_length, timed
 
 # A film that ends so much before its header says has lost something; less is a matter of rounding.
 SHORT_SECONDS = 0.1
@@ -39,7 +39,10 @@ def decode_pyav(path: str, wanted: Wanted, tally: Tally) -> Iterator[Shown]:
     """
     with opened(path, wanted.most_pixels) as (container, stream):
         stream.codec_context.thread_count = 1
-        frames = deinterlaced(checked_frames(path, container, stream, wanted.most_pixels, tally), stream)
+        frames = checked_frames(path, container, stream, wanted.most_pixels, tally)
+        if container.format.name == "avi" and stream.codec_context.name in REORDERED:
+            frames = in_stamp_order(frames)
+        frames = deinterlaced(frames, stream)
         step = 1 / (frame_rate(stream) or 25)
         length, end = stated_length(header_info(container, stream, rotation=0)), 0.0
         for shown in timed(frames, step, length):

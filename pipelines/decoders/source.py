@@ -1,16 +1,23 @@
 """What every decoder hands to the shaper, and what it counts on the way.
 
-decoder(path, wanted, tally): frames with stamps -> timed -> Shown(frame, begin, end), one by one
+decoder(path, wanted, tally): frames with stamps -> in_stamp_order, for AVI -> timed -> Shown(frame, begin, end)
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 import av
 
 from bytropix.pipelines.decoders.clock import Clock
 from bytropix.pipelines.decoders.contract import DecodeReport, VideoFault, VideoInfo, Wanted
+
+# AVI has no times of presentation, and FFmpeg works them out for all codecs but these.
+REORDERED = {"h264", "hevc"}
+# So many frames may be decoded before one that is shown before them, and the other way round.
+DEEPEST = 16
 
 
 class Shown(NamedTuple):
@@ -74,6 +81,31 @@ def timed(frames: Iterator[av.VideoFrame], step: float, length: float = 0.0) -> 
     if before is not None:
         stated = float(before.duration * before.time_base) if before.duration and before.time_base else step
         yield Shown(before, begin, clock.end(stated))
+
+
+def in_stamp_order(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """Give frames with their stamps sorted, at most `DEEPEST` late; one without a stamp stays without.
+
+    Args:
+        frames: In the order in which they are shown, but with the stamps at which they were decoded.
+    """
+    waiting: deque[av.VideoFrame] = deque()
+    stamps: list[int] = []
+
+    def earliest() -> av.VideoFrame:
+        frame = waiting.popleft()
+        if frame.pts is not None:
+            frame.pts = heappop(stamps)
+        return frame
+
+    for frame in frames:
+        waiting.append(frame)
+        if frame.pts is not None:
+            heappush(stamps, frame.pts)
+        if len(waiting) > DEEPEST:
+            yield earliest()
+    while waiting:
+        yield earliest()
 
 
 def stated_length(info: VideoInfo) -> float:
