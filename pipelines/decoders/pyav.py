@@ -16,6 +16,7 @@ from bytropix.pipelines.decoders.contract import VideoFault, Wanted
 from bytropix.pipelines.decoders.fields import deinterlaced
 from bytropix.pipelines.decoders.opening import (
     MAYBE_STILL,
+    complaints,
     ends_early,
     frame_rate,
     header_info,
@@ -29,6 +30,12 @@ from bytropix.pipelines.decoders.source import REORDERED, Shown, Tally, check_si
 # A film that ends so much before its header says has lost something; less is a matter of rounding.
 SHORT_SECONDS = 0.1
 SHORT_FRAMES = 2
+# Containers that FFmpeg reads past damage in silence but for what it logs: whole frames may be gone.
+LOUD = {"matroska,webm", "nut", "mxf", "ivf"}
+# FFmpeg takes times that go back by much for a counter of 33 bits that has begun anew, and goes on from there.
+WRAPPED = 2**32
+# The flag that a join causes comes so many packets before it at most; what its parser holds back makes two.
+FLAGGED_BEFORE = 2
 
 
 def decode_pyav(path: str, wanted: Wanted, tally: Tally) -> Iterator[Shown]:
@@ -69,11 +76,14 @@ def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally)
     """Give every frame that can be decoded, and count what cannot."""
     packets = container.demux(stream)
     going = True
+    joins = Joins(possible="mpegts" in container.format.name)
     while going:
         bad = False
         frames: list[av.VideoFrame] = []
         try:
-            packet = next(packets, None)
+            with complaints() as log:
+                packet = next(packets, None)
+            bad = any(who in LOUD for _, who, _ in log)
         except av.error.FFmpegError as error:  # reading ends here, as it does for FFmpeg itself
             refuse_hunger(error)
             packet, bad = None, True
@@ -89,6 +99,7 @@ def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally)
             bad = True
         if packet is not None:
             tally.packets += packet.size > 0
+            tally.bad_packets -= joins.excuses(packet, bad=bad)
             bad = bad or packet.is_corrupt
         tally.bad_packets += bad
         tally.beat()
@@ -96,6 +107,41 @@ def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally)
             tally.frames += 1
             tally.corrupt += bool(frame.is_corrupt)
             yield frame
+
+
+class Joins:
+    """Tells where recordings have been joined, one behind the other, from where packets were lost.
+
+    MPEG transport packets are numbered, and FFmpeg flags a packet just before the place where the numbers do not go on:
+    before a join as before a loss. But only at a join do the times go back.
+
+    Args:
+        possible: Whether the container is one whose flags may come of a join.
+    """
+
+    def __init__(self, *, possible: bool) -> None:
+        self._possible = possible
+        self._since = FLAGGED_BEFORE + 1
+        self._time: int | None = None
+
+    def excuses(self, packet: "av.Packet[VideoStream]", *, bad: bool) -> bool:
+        """Return whether a packet has been called bad for a join that shows only now.
+
+        Args:
+            packet: The next one.
+            bad: Whether there is something wrong with it besides its flag.
+        """
+        if not self._possible or packet.dts is None:
+            return False
+        self._since += 1
+        joined = self._time is not None and not 0 <= packet.dts - self._time < WRAPPED
+        excused = joined and self._since <= FLAGGED_BEFORE
+        if packet.is_corrupt and not bad:
+            self._since = 0
+        elif joined or bad:
+            self._since = FLAGGED_BEFORE
+        self._time = packet.dts
+        return excused
 
 
 def judge(path: str, container: InputContainer, stream: VideoStream, tally: Tally, end: float) -> None:

@@ -124,30 +124,6 @@ def test_what_is_no_video_is_named(
             decoder.probe(path)
 
 
-def test_a_reason_never_tells_of_the_file_before(tmp_path: Path) -> None:
-    """What FFmpeg logs of one file, in its header or its frames, has no part in the next one's reason."""
-    before = [
-        make_film(tmp_path / "before.mxf", moving(30), codec="mpeg2video"),
-        make_film(tmp_path / "before.mkv", moving(30)),
-        make_film(tmp_path / "before.nut", moving(30), codec="mpeg4"),
-    ]
-    for path in before:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
-    before[2].write_bytes(before[2].read_bytes()[:80])
-    (tmp_path / "noise.mkv").write_bytes(np.random.default_rng(0).bytes(9999))
-    last = make_film(tmp_path / "last.wmv", moving(30), codec="wmv2")
-    last.write_bytes(last.read_bytes()[:400])
-    (tmp_path / "text.mp4").write_text("Once upon a time\n" * 99)
-
-    def reasons(*paths: Path) -> list[str]:
-        with DecoderProcess() as process:
-            return [reason(read(process, path, SMALL)) for path in paths][-2:]
-
-    alone = [reasons(last)[0], reasons(tmp_path / "text.mp4")[0]]
-    assert reasons(*before, tmp_path / "noise.mkv", last, tmp_path / "text.mp4") == alone
-    assert reasons(before[0], last, tmp_path / "text.mp4") == alone
-
-
 def test_a_playlist_opens_nothing(decoder: DecoderProcess, tmp_path: Path) -> None:
     """FFmpeg would read the files that it names; they may be anybody's."""
     film = grey_film(tmp_path / "film.ts", [50] * 30)
@@ -268,65 +244,6 @@ def test_an_mp4_file_that_goes_on_to_the_end_says_how_long_it_is(decoder: Decode
     found = read(decoder, path, SMALL)
 
     assert reason(found) == f"cut off: {len(found.images)} frames could be read"
-
-
-@pytest.mark.parametrize(
-    ("name", "more"),
-    [("film.gif", b"\n"), ("film.gif", b"\0\r\n"), ("film_fragments.mp4", b"\n"), ("film_fragments.mp4", b"\r\n" * 6)],
-)  # fmt: skip
-def test_bytes_behind_the_end_are_no_cut(name: str, more: bytes, decoder: DecoderProcess, tmp_path: Path) -> None:
-    """A line's end that a tool has added takes nothing away."""
-    path = make_film(tmp_path / name, moving(30), **CONTAINERS[name])
-    path.write_bytes(path.read_bytes() + more)
-
-    found = read(decoder, path, SMALL)
-
-    assert reason(found) == ""
-    assert len(found.times) == 30
-
-
-def test_a_cut_in_the_length_of_a_box_is_named(decoder: DecoderProcess, tmp_path: Path) -> None:
-    """Four bytes of the next fragment say that there was one."""
-    path = make_film(tmp_path / "film.mp4", moving(60), **CONTAINERS["film_fragments.mp4"])
-    content = path.read_bytes()
-    path.write_bytes(content[: content.rindex(b"moof")])
-
-    assert reason(read(decoder, path, SMALL)).startswith("cut off: ")
-
-
-@pytest.mark.parametrize("size", [16, 40, 100, 250])
-def test_an_avi_header_that_is_cut_is_no_stranger(size: int, decoder: DecoderProcess, tmp_path: Path) -> None:
-    """Its first bytes say what it was."""
-    path = make_film(tmp_path / "film.avi", moving(10), codec="mpeg4")
-    path.write_bytes(path.read_bytes()[:size])
-
-    assert reason(read(decoder, path, SMALL)) == "cut off: 0 frames could be read"
-
-
-def test_damage_in_the_middle_is_counted(decoder: DecoderProcess, tmp_path: Path) -> None:
-    """A hole and scattered bits: all frames that the decoder still makes, then the fault, with counts in the report."""
-    path = make_film(tmp_path / "film.mp4", moving(60), options={"g": "10"})
-    content = bytearray(path.read_bytes())
-    begin = content.index(b"mdat") + 4
-    end = content.index(b"moov") - 4
-    hole = bytearray(content)
-    middle = (begin + end) // 2
-    hole[middle : middle + (end - begin) // 6] = bytes((end - begin) // 6)
-    path.write_bytes(hole)
-    found = read(decoder, path, SMALL)
-    assert reason(found).startswith("damaged: ")
-    assert found.report is not None
-    assert found.report.bad_packets > 0
-    assert 30 < len(found.images) <= 60
-
-    bits = bytearray(content)
-    for place in np.random.default_rng(0).integers(begin + 200, end, 200).tolist():
-        bits[place] ^= 1 << place % 8
-    path.write_bytes(bits)
-    found = read(decoder, path, SMALL)
-    assert reason(found).startswith("damaged: ")
-    assert found.report is not None
-    assert found.report.corrupt > 0
 
 
 @pytest.mark.parametrize("seed", range(12))
