@@ -7,6 +7,7 @@ plan -> each video: decode, in a process of its own -> scenes -> regions -> part
 """
 
 import hashlib
+import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from bytropix.config import from_plain, to_plain
 from bytropix.datasets.store import PartRecord, Storage, open_storage
 from bytropix.errors import ConfigError
-from bytropix.pipelines.decoders.contract import DecoderName, VideoFault
+from bytropix.pipelines.decoders.contract import MOST_SECONDS, DecoderName, VideoFault
 from bytropix.pipelines.decoders.registry import installed
 from bytropix.pipelines.receipts import is_whole, key_of, read_receipt, write_receipt
 from bytropix.pipelines.video.child import decoder_process
@@ -26,6 +27,7 @@ from bytropix.pipelines.video.scan import ScannedVideo, file_of
 from bytropix.pipelines.video.scenes import SceneFinder
 
 STAGE_VERSION = 1  # raised when the same videos and config would give other bytes in a part
+AGAIN = 4  # times as long may frames take that a decoder has given before: they are to be the same ones
 CHANGED = "has changed since it was scanned"
 
 
@@ -181,28 +183,36 @@ def decode_with_fallback(video: ScannedVideo, path: Path, gatherer: Gatherer, co
     best = max(reversed(tried), key=lambda decoding: decoding.frames_read)
     held = next((decoding for decoding in reversed(tried) if decoding.frames_read), best)
     if config.keep_partial and held is not best:
-        held = _decode(video, path, best.decoder, gatherer, config)
-        if not held.refused:  # what it could not do by chance it has done now
-            return held
+        patient = replace(
+            config,
+            stall_seconds=min(AGAIN * config.stall_seconds, MOST_SECONDS),
+            file_seconds=min(AGAIN * config.file_seconds, MOST_SECONDS),
+        )
+        _decode(video, path, best.decoder, gatherer, patient, best.frames_read)
     alike = [decoding for decoding in tried if decoding.frames_read == best.frames_read]
     reasons = [f"{decoding.decoder}: {decoding.refused}" for decoding in alike]
-    return replace(
-        held,
-        frames_read=best.frames_read,
-        refused="; ".join(reasons) if len(reasons) > 1 else best.refused,
-        retry=best.retry,
-    )
+    return replace(best, refused="; ".join(reasons) if len(reasons) > 1 else best.refused)
 
 
-def _decode(video: ScannedVideo, path: Path, decoder: DecoderName, gatherer: Gatherer, config: VideoConfig) -> Decoding:
-    """Decode a video with one decoder, up to its end or its fault; with its first frame it takes another's place."""
+def _decode(
+    video: ScannedVideo,
+    path: Path,
+    decoder: DecoderName,
+    gatherer: Gatherer,
+    config: VideoConfig,
+    most: int = sys.maxsize,
+) -> Decoding:
+    """Decode `most` frames of a video, up to its end or fault; with the first one a decoder takes another's place."""
     finder, decoding, process = SceneFinder(config.scenes), Decoding(decoder), decoder_process()
     try:
         for frames in process.frames(path, config.wanted(decoder)):
             if not decoding.frames_read:
                 gatherer.begin(video.file.name, _facts(video, decoder))
-            decoding.frames_read += len(frames.images)
-            gatherer.add(finder.feed(frames.images, frames.times))
+            left = most - decoding.frames_read
+            gatherer.add(finder.feed(frames.images[:left], frames.times[:left]))
+            decoding.frames_read += min(left, len(frames.images))
+            if decoding.frames_read == most:
+                break
     except VideoFault as fault:
         decoding.refused, decoding.retry = fault.reason, fault.retry
     if not (decoding.frames_read or decoding.refused):

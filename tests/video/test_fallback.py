@@ -1,6 +1,7 @@
 """Decoders that give up on a film, one after the other: the frames of the one that got furthest are kept on request."""
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,10 @@ BATCH = 12  # frames
 
 
 class GivingUp(DecoderProcess):
-    """A decoding process that is killed after so many batches of a film, by the name of the decoder it is asked for."""
+    """A decoding process that is killed after so many batches, by the decoder it is asked for, the first time.
+
+    The second time all goes well.
+    """
 
     def __init__(self, batches: dict[str, int]) -> None:
         super().__init__()
@@ -29,13 +33,14 @@ class GivingUp(DecoderProcess):
 
     def frames(self, path: Any, wanted: Wanted) -> Iterator[Frames]:
         """Give frames in batches of one size, up to the decoder's fault."""
+        first, why = wanted.decoder not in self.asked, f"{wanted.decoder} gave up"
         self.asked.append(wanted.decoder)
-        left, most = BATCH * self.batches.get(wanted.decoder, 1000), f"{wanted.decoder} gave up"
+        left = BATCH * self.batches[wanted.decoder] if first else sys.maxsize
         for frames in super().frames(path, replace(wanted, decoder="pyav")):
             for begin in range(0, len(frames.times), BATCH):
                 if left <= 0:
                     self.kill()
-                    raise VideoFault(str(path), most, retry=True)
+                    raise VideoFault(str(path), why, retry=True)
                 taken = slice(begin, begin + min(BATCH, left))
                 left -= BATCH
                 yield Frames(frames.images[taken], frames.times[taken])
@@ -61,7 +66,7 @@ def test_the_decoder_that_got_furthest_counts(
     by: str,
     reason: str,
 ) -> None:
-    """Its frames are kept, once, over several parts, and the quarantine has their number and its reason."""
+    """Its frames and no more are kept, once, over several parts; the quarantine has their number and its reason."""
     monkeypatch.setattr(part_task, "installed", lambda: ["pyav", "decord"])
     config = replace(small_video, val_fraction=0.0, keep_partial=True)
     with GivingUp(batches) as decoder:
