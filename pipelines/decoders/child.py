@@ -80,7 +80,9 @@ class Child:
         try:
             for frame, begin, end in DECODERS[tally.decoder](path, wanted, tally):
                 if shaper is None:
-                    shaper = Shaper(wanted, pixel_aspect=tally.pixel_aspect, rotation=tally.rotation)
+                    shaper = Shaper(
+                        wanted, pixel_aspect=tally.pixel_aspect, rotation=tally.rotation, mirrored=tally.mirrored
+                    )
                 shaped: np.ndarray | None = None
                 for moment in picker.until(begin, end):
                     if shaped is None:

@@ -16,7 +16,15 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from bytropix.pipelines.decoders.contract import VideoFault, Wanted
-from bytropix.pipelines.decoders.opening import ends_early, frame_rate, header_info, opened, rotation_of
+from bytropix.pipelines.decoders.opening import (
+    ends_early,
+    frame_rate,
+    header_info,
+    is_mirrored,
+    is_timeless,
+    opened,
+    rotation_of,
+)
 from bytropix.pipelines.decoders.shaper import has_alpha
 from bytropix.pipelines.decoders.source import Shown, Tally, stated_length, timed
 
@@ -65,6 +73,8 @@ def _look(path: str, container: InputContainer, stream: VideoStream, tally: Tall
         look.oddities.add(f"container {name}")
     if len(container.streams.video) > 1:
         look.oddities.add("several video streams")
+    if is_timeless(container, stream):
+        look.oddities.add("an absurd rate")
     stream.codec_context.thread_count = 1
     stream.codec_context.skip_frame = "NONKEY"
     try:
@@ -106,6 +116,8 @@ def _note_keyframe(frame: av.VideoFrame, look: Look) -> None:
     """Note what a keyframe shows."""
     size = (frame.height, frame.width)
     look.sizes.add(size[::-1] if rotation_of(frame) % 180 else size)
+    if is_mirrored(frame):
+        look.oddities.add("mirrored")
     if frame.interlaced_frame:
         look.oddities.add("interlaced")
     if has_alpha(frame):

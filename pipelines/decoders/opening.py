@@ -5,13 +5,17 @@ path -> regular file? -> container -> stream that is no cover picture -> size al
 
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.stream import VideoStream
 
 from bytropix.pipelines.decoders.contract import VideoFault, VideoInfo
@@ -37,6 +41,8 @@ FIRST_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 # These hold one picture or several.
 MAYBE_STILL = {"gif", "apng", "jpegxl_anim"}
+# A stated rate beyond this is a clock's, or broken.
+MOST_FPS = 1000
 # Level, the part of FFmpeg that speaks (a container's name, a codec's), and the words.
 Complaint = tuple[int, str, str]
 
@@ -156,7 +162,7 @@ def frame_rate(stream: VideoStream) -> float:
     """Return the frames a second that a header states; 0 where it states none."""
     # Matroska and FLV often state a clock's rate as the average; the guess looks at the first packets.
     rates: list[Fraction | None] = [stream.guessed_rate, stream.average_rate]
-    return next((float(rate) for rate in rates if rate and rate <= 1000), 0.0)
+    return next((float(rate) for rate in rates if rate and rate <= MOST_FPS), 0.0)
 
 
 def pixel_aspect(stream: VideoStream) -> float:
@@ -168,6 +174,21 @@ def rotation_of(frame: av.VideoFrame) -> int:
     """Return by how many degrees clockwise a frame is turned to be shown: 0, 90, 180 or 270."""
     turns = -frame.rotation / 90
     return round(turns) % 4 * 90 if abs(turns) <= 4 else 0  # of a matrix of zeros FFmpeg makes a huge number
+
+
+def is_mirrored(frame: av.VideoFrame) -> bool:
+    """Return whether a frame is shown upside down before it is turned by its rotation, as its matrix says."""
+    sides = cast(SideDataContainer, frame.side_data)  # PyAV's types name only the motion vectors
+    if SideDataType.DISPLAYMATRIX not in sides:
+        return False
+    matrix = bytes(sides[SideDataType.DISPLAYMATRIX])
+    across, down, _, across_y, down_y = struct.unpack_from("=5i", matrix)
+    return bool(across * down_y < down * across_y)
+
+
+def is_timeless(container: InputContainer, stream: VideoStream) -> bool:
+    """Return whether time stamps mean nothing: AVI counts them by its rate, and this one is absurd."""
+    return container.format.name == "avi" and (stream.average_rate or 0) > MOST_FPS
 
 
 def header_info(container: InputContainer, stream: VideoStream, rotation: int) -> VideoInfo:

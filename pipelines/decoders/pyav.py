@@ -20,6 +20,8 @@ from bytropix.pipelines.decoders.opening import (
     ends_early,
     frame_rate,
     header_info,
+    is_mirrored,
+    is_timeless,
     opened,
     pixel_aspect,
     refuse_hunger,
@@ -64,11 +66,14 @@ def checked_frames(
     path: str, container: InputContainer, stream: VideoStream, most_pixels: int, tally: Tally
 ) -> Iterator[av.VideoFrame]:
     """Give the frames that can be decoded; note what the first one says, and refuse one that is too large."""
+    timeless = is_timeless(container, stream)
     for frame in decoded_frames(container, stream, tally):
         check_size(path, frame.width, frame.height, most_pixels)
         if tally.info is None:
             tally.rotation, tally.pixel_aspect = rotation_of(frame), pixel_aspect(stream)
-            tally.info = header_info(container, stream, tally.rotation)
+            tally.info, tally.mirrored = header_info(container, stream, tally.rotation), is_mirrored(frame)
+        if timeless:
+            frame.pts, frame.duration = None, 0
         yield frame
 
 

@@ -82,12 +82,14 @@ class Shaper:
         wanted: Says the size and the fit.
         pixel_aspect: Width of a decoded pixel over its height.
         rotation: Degrees clockwise that a decoded frame is turned by to be shown.
+        mirrored: Whether it is put upside down before.
     """
 
-    def __init__(self, wanted: Wanted, *, pixel_aspect: float = 1.0, rotation: int = 0) -> None:
+    def __init__(self, wanted: Wanted, *, pixel_aspect: float = 1.0, rotation: int = 0, mirrored: bool = False) -> None:
         self._wanted = wanted
         usable = 1 / MOST_STRETCHED_PIXEL <= pixel_aspect <= MOST_STRETCHED_PIXEL
         self._pixel_aspect = pixel_aspect if usable else 1.0
+        self._mirrored = mirrored
         self._turns = rotation // 90 % 4
         size = (wanted.height, wanted.width)
         self._target = size[::-1] if self._turns % 2 else size
@@ -111,6 +113,8 @@ class Shaper:
         rows, columns = fitted.crop
         pixels = pixels[rows : rows + self._target[0], columns : columns + self._target[1]]
         lying = np.rot90(out, self._turns)  # turned anti-clockwise by as much as the frame is turned clockwise
+        if self._mirrored:
+            lying = lying[::-1]
         above, beside = fitted.place
         if pixels.shape != lying.shape:
             out[:] = 0

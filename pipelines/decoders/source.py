@@ -45,6 +45,8 @@ class Tally:
     corrupt: int = 0
     rotation: int = 0
     """Degrees clockwise that the frames handed on still have to be turned by."""
+    mirrored: bool = False
+    """Whether the frames handed on still have to be put upside down, before they are turned."""
     pixel_aspect: float = 1.0
     """Width of a pixel of the frames handed on over its height."""
 

@@ -265,6 +265,23 @@ def test_broken_bytes_cost_one_file(seed: int, decoder: DecoderProcess, tmp_path
     assert len(read(decoder, grey_film(tmp_path / "next.mp4", [50] * 3), SMALL).times) == 3
 
 
+@pytest.mark.parametrize("name", ["pyav", "decord"])
+def test_an_absurd_rate_says_nothing(name: Any, decoder: DecoderProcess, tmp_path: Path) -> None:
+    """The frames of an AVI file at a million a second are taken at 25; decord hands it on."""
+    path = grey_film(tmp_path / "film.avi", [40, 200, 90], codec="mpeg4")
+    content = path.read_bytes()
+    at = content.index(b"strh") + 28
+    path.write_bytes(content[:at] + struct.pack("<II", 1, 10**6) + content[at + 8 :])
+
+    found = read(decoder, path, Wanted(height=48, width=64, decoder=name))
+
+    if name == "decord":
+        assert found.fault is not None
+        assert found.fault.retry
+    else:
+        np.testing.assert_allclose(found.times, [0, 0.04, 0.08])
+
+
 def test_no_rate_in_the_header_is_no_fault(decoder: DecoderProcess, tmp_path: Path) -> None:
     """A rate of 0 leaves the stamps, and a raw stream without stamps goes by the rate that FFmpeg takes."""
     path = grey_film(tmp_path / "film.avi", [40, 200, 90], codec="mpeg4")

@@ -131,19 +131,34 @@ def test_a_rotation_in_the_header_is_applied(turn: int, name: str, decoder: Deco
     assert np.abs(found.images.astype(int) - expected).mean() < 4
 
 
-def test_a_display_matrix_of_zeros_turns_nothing(decoder: DecoderProcess, tmp_path: Path) -> None:
-    """It says nothing; FFmpeg makes a rotation of -2147483648 degrees of it."""
-    path = make_film(tmp_path / "zeros.mov", np.repeat(CORNERS, 2, axis=0), pix_fmt="yuv444p")
+@pytest.mark.parametrize(
+    ("matrix", "rotation", "shown"),
+    [
+        ((0, 0, 0, 0), 0, CORNERS),  # FFmpeg makes a rotation of -2147483648 degrees of it
+        ((-1, 0, 0, 1), 180, CORNERS[:, :, ::-1]),
+        ((1, 0, 0, -1), 0, CORNERS[:, ::-1]),
+        ((0, 1, 1, 0), 90, CORNERS.swapaxes(1, 2)),
+        ((0, -1, -1, 0), 270, CORNERS[:, ::-1, ::-1].swapaxes(1, 2)),
+    ],
+)
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_a_display_matrix_that_mirrors_is_applied(
+    matrix: tuple[int, ...], rotation: int, shown: Any, fit: Any, decoder: DecoderProcess, tmp_path: Path
+) -> None:
+    """Left and right, top and bottom, or both axes changed for one another; one of zeros says nothing."""
+    path = make_film(tmp_path / "mirror.mov", np.repeat(CORNERS, 2, axis=0), pix_fmt="yuv444p")
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 4 + 40
     assert struct.unpack(">9i", content[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 2**30)
-    content[at : at + 36] = bytes(36)
+    a, b, c, d = (65536 * number for number in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 2**30 if any(matrix) else 0)
     path.write_bytes(content)
+    height, width = shown.shape[1:3]
 
-    found = read(decoder, path, Wanted(height=64, width=96))
+    found = read(decoder, path, Wanted(height=height, width=width, fit=fit))
 
-    assert decoder.probe(path).rotation == 0
-    assert np.abs(found.images[0].astype(int) - CORNERS[0]).mean() < 4
+    assert decoder.probe(path).rotation == rotation
+    assert np.abs(found.images.astype(int) - shown).mean() < 4
 
 
 def test_the_shape_of_pixels_is_kept(decoder: DecoderProcess, tmp_path: Path) -> None:
