@@ -302,10 +302,14 @@ def test_memory_stays_small_whatever_the_length(tmp_path: Path) -> None:
     assert peaks[-1] < peaks[len(peaks) // 3] * 1.1
 
 
-def test_a_process_that_cannot_start_is_no_fault_of_the_file(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_is_no_fault_of_the_file(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A broken installation must not put every file into the quarantine."""
-    monkeypatch.setattr(sys, "path", ["/nowhere"])
-    with DecoderProcess() as decoder, pytest.raises(RunError, match=r"does not start: .*No module named 'bytropix'"):
+    (tmp_path / "bytropix").mkdir()
+    (tmp_path / "bytropix" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with DecoderProcess() as decoder, pytest.raises(RunError, match=r"does not start: .*No module named 'bytropix\."):
         decoder.probe(film)
 
 
