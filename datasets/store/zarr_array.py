@@ -11,6 +11,7 @@ missing nor a short chunk file for zeros.
 import json
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,9 @@ class ZarrArray:
     """
 
     def __init__(self, part: PartFiles, name: str, place: str, shape: tuple[int | None, ...], dtype: str) -> None:
-        self._part, self._name, self._place = part, name, place
+        # The part holds its arrays; held in turn, it and its maps would stay until garbage is collected.
+        self._part: PartFiles = weakref.proxy(part)
+        self._name, self._place = name, place
         self._lock = threading.Lock()
         meta = self._meta(shape, dtype)
         self.shape, self.dtype, self.compressed = meta.shape, meta.dtype, meta.decode is not None
