@@ -248,7 +248,9 @@ class _Patience:
         """Return once a pipe can be read."""
         rest = self._file - self._waited
         begin = time.monotonic()
-        ready = select.select([pipe], [], [], max(0.0, min(self._stall, rest)))[0]
+        poll = select.poll()  # select() takes no descriptor above 1,023, and streams hold many
+        poll.register(pipe, select.POLLIN)
+        ready = poll.poll(1e3 * max(0.0, min(self._stall, rest)))
         self._waited += time.monotonic() - begin
         if ready:
             return
