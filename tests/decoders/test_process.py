@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -337,20 +338,13 @@ def test_many_files_leak_nothing(decoder: DecoderProcess, film: Path, tmp_path: 
 
 def test_it_works_beside_a_thousand_open_files(film: Path) -> None:
     """A stream over many parts holds as many descriptors, and more than 1,023 is no reason to fail."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < 1200:
-        if hard != resource.RLIM_INFINITY and hard < 1200:
+    with ExitStack() as stack:
+        try:
+            for _ in range(1030):
+                stack.enter_context(Path(os.devnull).open())
+        except OSError:
             pytest.skip("this user may not open as many files")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (1200, hard))
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
-    try:
-        with DecoderProcess() as decoder:
-            assert decoder.probe(film).codec == "h264"
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert stack.enter_context(DecoderProcess()).probe(film).codec == "h264"
 
 
 def test_the_registry_lists_the_decoders_in_order() -> None:
