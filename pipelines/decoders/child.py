@@ -159,6 +159,7 @@ def main() -> None:
     child = Child(pipe)
     send(pipe, {"ready": True})
     for line in sys.stdin.buffer:
+        send(pipe, {"alive": True})  # the request is read: what happens from here on is this file's doing
         child.answer(json.loads(line))
 
 

@@ -32,6 +32,8 @@ WORDS_MOST = 2**20
 
 # Reading the modules from a slow disk may take long; a decoder that starts at all has started by then.
 START_SECONDS = 120.0
+# poll() takes so many seconds at once: 2**31 milliseconds are its most.
+LONGEST_WAIT = 86_400.0
 
 
 class _LateError(Exception):
@@ -81,7 +83,7 @@ class DecoderProcess:
         done = False
         self.report = None
         try:
-            self._ask("frames", path, wanted)
+            self._ask("frames", path, wanted, clock)
             while True:
                 words, batch = self._receive(clock, size)
                 if batch is not None:
@@ -108,7 +110,7 @@ class DecoderProcess:
         clock = _Patience(wanted.stall_seconds, wanted.file_seconds)
         self.report = None
         try:
-            self._ask("probe", path, wanted)
+            self._ask("probe", path, wanted, clock)
             words: dict[str, Any] = {"alive": True}
             while "alive" in words:
                 words, _ = self._receive(clock, (1, 1))
@@ -137,15 +139,22 @@ class DecoderProcess:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # of a request that it did not live to take
+                    pipe.close()
 
-    def _ask(self, what: str, path: str | os.PathLike[str], wanted: Wanted) -> None:
-        """Send a request, to a new process where there is none."""
+    def _ask(self, what: str, path: str | os.PathLike[str], wanted: Wanted, clock: "_Patience") -> None:
+        """Send a request, to a new process where there is none or it has ended since the file before."""
         line = json.dumps({"do": what, "path": str(Path(path).absolute()), "wanted": asdict(wanted)}).encode() + b"\n"
-        if self._process is not None and self._process.poll() is not None:
-            self.kill()
-        if self._process is None:
-            self._start()
+        if self._process is not None:
+            with suppress(_GoneError):
+                self._hand_over(line, clock)
+                return
+            self.kill()  # it cannot have been this file: the request was not even read
+        self._start()
+        self._hand_over(line, clock)
+
+    def _hand_over(self, line: bytes, clock: "_Patience") -> None:
+        """Write a request and wait until the process says that it has read it."""
         assert self._process is not None
         assert self._process.stdin is not None
         try:
@@ -153,6 +162,7 @@ class DecoderProcess:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise _GoneError from None
+        self._receive(clock, (1, 1))
 
     def _start(self) -> None:
         """Start the process, with this one's search path, and wait until it answers."""
@@ -248,9 +258,12 @@ class _Patience:
         """Return once a pipe can be read."""
         rest = self._file - self._waited
         begin = time.monotonic()
+        end = begin + min(self._stall, rest)
         poll = select.poll()  # select() takes no descriptor above 1,023, and streams hold many
         poll.register(pipe, select.POLLIN)
-        ready = poll.poll(1e3 * max(0.0, min(self._stall, rest)))
+        ready = poll.poll(0)
+        while not ready and (left := end - time.monotonic()) > 0:
+            ready = poll.poll(1e3 * min(left, LONGEST_WAIT))
         self._waited += time.monotonic() - begin
         if ready:
             return
