@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bytropix/patching": ARRAYS,
     "bytropix/nesting": {"torch", "bytropix.geometry", "bytropix.kernels"} | ARRAYS,
     "bytropix/byte_lm": {"torch", "bytropix.nesting", "bytropix.patching", "bytropix.kernels"} | ARRAYS,
+    "bytropix/video": {"torch", "diffusers", "bytropix.nesting", "bytropix.geometry", "bytropix.gaad"} | ARRAYS,
     "bytropix/optim": {"torch", "bytropix.geometry"},
     "datasets/store": {"bytropix.patching", "av", "fsspec", "google_crc32c", "numcodecs", "PIL", "zarr"} | ARRAYS,
     "datasets": {"torch", "llvmlite", "bytropix.patching", "bytropix.datasets.store"} | ARRAYS,
@@ -29,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipelines/sources": {"bytropix.datasets.store.tar_walk", "fsspec", "pyarrow", "warcio", "zstandard"} | ARRAYS,
     "jobs": {"bytropix", "torch", "tyro", "tqdm", "safetensors", "tensorboard", "google_crc32c", "zarr", "geoopt"}
     | {"distributed", "hypothesis", "jinja2", "litdata", "markupsafe", "numcodecs", "psutil", "pyarrow", "streaming"}
-    | {"PIL", "av", "decord", "warcio", "webdataset", "zstandard"}
+    | {"PIL", "av", "decord", "torchmetrics", "warcio", "webdataset", "zstandard"}
     | ARRAYS,
 }
 MODULES = sorted(
