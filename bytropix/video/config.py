@@ -200,6 +200,30 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FlowConfig:
+    """The flow head: how far motion regions, and each cell of the latent grid, move between given frames."""
+
+    on: bool = False
+    """Whether the model has it."""
+    width: int = 32
+    """Channels of its layers."""
+    reach: int = 2
+    """Cells of the latent grid, to each side, within which a cell is compared with those of the frame before."""
+    weight: float = 0.1
+    """Weight of its loss beside the diffusion loss: what the earlier latents, moved by the flow, miss the later by."""
+    smoothness: float = 0.05
+    """Weight, in that loss, of how much the flow changes from cell to cell."""
+
+    def __post_init__(self) -> None:
+        check_range("flow.width", self.width, 1)
+        check_range("flow.reach", self.reach, 0, 8)
+        for name in ("weight", "smoothness"):
+            check_range(f"flow.{name}", getattr(self, name), 0)
+        if self.on and not self.weight:
+            raise ConfigError("flow.weight of 0 would leave the flow head untrained: set flow.on = false for none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VideoModelConfig:
     """The whole model."""
 
@@ -220,6 +244,8 @@ class VideoModelConfig:
     """The denoiser."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     """The noise."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    """The flow head."""
 
     def __post_init__(self) -> None:
         check_range("video.given_frames", self.given_frames, 1)
@@ -228,6 +254,14 @@ class VideoModelConfig:
         if self.diffusion.interpolation_share and self.given_frames < 2:
             raise ConfigError(
                 "video.diffusion.interpolation_share needs given_frames of at least 2: a first and a last"
+            )
+        if self.flow.on and not (self.context.on and self.context.motion.on and self.given_frames > 1):
+            raise ConfigError(
+                "video.flow reads motion tokens: it needs video.context.motion, and given_frames of at least 2"
+            )
+        if self.diffusion.residual == "warped" and not self.flow.on:
+            raise ConfigError(
+                "video.diffusion.residual 'warped' moves latents by the flow head's flow: set video.flow.on"
             )
 
     @property
