@@ -29,7 +29,7 @@ def adaptive_regions(frames: NDArray[np.uint8], config: RegionConfig) -> NDArray
 
     Args:
         frames: u8[t, h, w, 3].
-        config: What the maps are like; `adaptive` itself is not looked at.
+        config: What the maps are like, of any kind but `grid`; `adaptive` itself is not looked at.
 
     Returns:
         f32[t, config.regions, 4], x0, y0, x1, y1 in pixels, in 1/64 of a pixel: regions first, all different, then

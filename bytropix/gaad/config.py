@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from bytropix.errors import ConfigError
 
-DecompositionName = Literal["hybrid", "subdivide", "spiral", "refine"]
+DecompositionName = Literal["hybrid", "subdivide", "spiral", "refine", "grid"]
 RuleName = Literal["golden_cut", "square_remainder"]
 SelectName = Literal["largest", "leaves", "breadth_first", "multi_scale"]
 AngleName = Literal["reference", "golden"]
@@ -68,7 +68,8 @@ class RegionConfig:
     """Regions of a frame, 1 to 256."""
     decomposition: DecompositionName = "hybrid"
     """subdivide: rectangles by golden cuts. spiral: squares along a golden spiral. hybrid: half and half. refine: the
-    frame cut into rectangles, and a spiral in each of them."""
+    frame cut into rectangles, and a spiral in each of them. grid: equal rectangles in rows and columns, against which
+    the golden ones are measured."""
     rule: RuleName = "golden_cut"
     """golden_cut: a rectangle is cut across its longer side at 0.618. square_remainder: a square is cut off, and the
     rest is divided further."""
@@ -98,6 +99,10 @@ class RegionConfig:
         _check_share("min_side", self.min_side, 1, 10_000)
         _check_range("motion_regions", self.motion_regions, 1, 64)
         _check_share("motion_overlap", self.motion_overlap, 0, 1)
+        if self.adaptive and self.decomposition == "grid":
+            raise ConfigError(
+                "adaptive regions follow the picture and decomposition 'grid' does not: choose one of them"
+            )
 
     @property
     def rectangles(self) -> int:
@@ -112,6 +117,7 @@ def rectangle_count(decomposition: DecompositionName, regions: int) -> int:
         "spiral": 0,
         "hybrid": regions // 2,
         "refine": max(1, round(regions / GOLDEN**3)),
+        "grid": regions,
     }
     return counts[decomposition]
 

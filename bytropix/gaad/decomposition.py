@@ -1,4 +1,4 @@
-"""One map for a frame size: rectangles, spirals, both side by side, or spirals inside rectangles.
+"""One map for a frame size: rectangles, spirals, both side by side, spirals inside rectangles, or a plain grid.
 
 frame size, RegionConfig -> DECOMPOSITIONS[name] -> candidates -> settled: exactly n regions -> kept for the next call
 
@@ -104,9 +104,47 @@ def _refine(width: int, height: int, config: RegionConfig) -> Candidates:
     return joined(tiles, _spirals(tiles.boxes, counts, tiles.depth[owner] + 1, owner, config))
 
 
+def _grid(width: int, height: int, config: RegionConfig) -> Candidates:
+    """Return equal rectangles in rows, the upper row first: the tiling whose cells are most nearly squares.
+
+    There are as many as asked for, or the most below that of which none is narrower than the least side.
+    """
+    columns, rows = _grid_shape(width, height, config.regions, config.min_side)
+    x, y = np.linspace(0, width, columns + 1), np.linspace(0, height, rows + 1)
+    left, top = (places.ravel() for places in np.meshgrid(x[:-1], y[:-1]))
+    right, bottom = (places.ravel() for places in np.meshgrid(x[1:], y[1:]))
+    n = columns * rows
+    return Candidates(
+        boxes=np.stack([left, top, right, bottom], axis=1),
+        depth=np.full(n, int(n > 1)),
+        parent=np.full(n, NO_PARENT),
+        usable=np.ones(n, dtype=np.bool_),
+        radius=np.zeros(n),
+        angle=np.zeros(n),
+        scale=np.full(n, n**-0.5),
+    )
+
+
+def _grid_shape(width: int, height: int, n: int, min_side: float) -> tuple[int, int]:
+    """Return the columns and rows of at most `n` cells; of two shapes as near to squares, the one with more columns."""
+
+    def longer(shape: tuple[int, int]) -> float:
+        """Return how many times a cell's longer side is its shorter one."""
+        sides = width * shape[1], height * shape[0]
+        return max(sides) / min(sides)
+
+    for count in range(n, 1, -1):
+        shapes = [(columns, count // columns) for columns in range(count, 0, -1) if count % columns == 0]
+        fitting = [shape for shape in shapes if width / shape[0] >= min_side <= height / shape[1]]
+        if fitting:
+            return min(fitting, key=longer)
+    return 1, 1
+
+
 DECOMPOSITIONS: dict[DecompositionName, Callable[[int, int, RegionConfig], Candidates]] = {
     "hybrid": _hybrid,
     "subdivide": _subdivide,
     "spiral": _spiral,
     "refine": _refine,
+    "grid": _grid,
 }

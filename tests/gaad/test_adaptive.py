@@ -23,11 +23,12 @@ from bytropix.gaad.config import (
 from bytropix.gaad.energy import energy_maps, grid
 from bytropix.gaad.maps import region_maps
 
+FOLLOWING = sorted(set(DECOMPOSITIONS) - {"grid"})
 KINDS = ["noise", "plain", "across", "down", "both", "turned", "half", "dots"]
 CONFIGS = st.builds(
     RegionConfig,
     regions=st.integers(1, 40),
-    decomposition=st.sampled_from(sorted(DECOMPOSITIONS)),
+    decomposition=st.sampled_from(FOLLOWING),
     rule=st.sampled_from(get_args(RuleName)),
     select=st.sampled_from(get_args(SelectName)),
     full_frame=st.booleans(),
@@ -110,7 +111,7 @@ def test_every_map_keeps_the_rules_and_turns_with_its_picture(
         assert as_set(adaptive_regions(turned, config)[0]) == as_set(expected)
 
 
-@pytest.mark.parametrize("name", sorted(DECOMPOSITIONS))
+@pytest.mark.parametrize("name", FOLLOWING)
 @pytest.mark.parametrize("size", [(128, 128), (320, 180), (90, 160), (257, 101)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_exact_count(name: str, size: tuple[int, int], kind: str) -> None:
@@ -124,7 +125,7 @@ def test_exact_count(name: str, size: tuple[int, int], kind: str) -> None:
 def test_order_is_mirrored_too() -> None:
     """Of a picture that is not symmetric, each row of the mirrored map is the mirrored row."""
     frame = picture("noise", 128, 96, seed=2)
-    for name in sorted(DECOMPOSITIONS):
+    for name in FOLLOWING:
         config = RegionConfig(regions=24, decomposition=name)  # type: ignore[arg-type]
         found = adaptive_regions(frame[:, :, ::-1], config)[0]
         np.testing.assert_array_equal(
@@ -219,7 +220,7 @@ def test_plain_frame_is_symmetric_and_follows_the_flat_rule() -> None:
             assert as_set(boxes) == as_set(mirror(boxes, 160, 90, across=across, down=down))
 
 
-@pytest.mark.parametrize("name", sorted(DECOMPOSITIONS))
+@pytest.mark.parametrize("name", FOLLOWING)
 def test_symmetric_frames_that_repeat_have_their_own_maps(name: str) -> None:
     """Among repeats and mirrorings of several symmetric pictures, each frame has the map that it has alone."""
     kinds = ["plain", "across", "down", "both", "turned", "noise"]
@@ -231,7 +232,7 @@ def test_symmetric_frames_that_repeat_have_their_own_maps(name: str) -> None:
     np.testing.assert_array_equal(adaptive_regions(frames, config), alone)
 
 
-@pytest.mark.parametrize("name", sorted(DECOMPOSITIONS))
+@pytest.mark.parametrize("name", FOLLOWING)
 def test_maps_do_not_depend_on_how_frames_are_handed_over(name: str) -> None:
     """A frame's map is the same alone, among others, and in a slice of an array with other strides."""
     frames = np.concatenate([picture(kind, 71, 50, seed) for seed in range(3) for kind in KINDS])

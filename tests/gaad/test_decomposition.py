@@ -79,11 +79,14 @@ def test_every_map_keeps_the_rules(width: int, height: int, config: RegionConfig
 @pytest.mark.parametrize("name", sorted(DECOMPOSITIONS))
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_every_size(name: str, width: int, height: int) -> None:
-    """From 16 x 16 to 8K, wide, tall and odd, each kind of map has its eight regions; a thread of a frame fewer."""
+    """From 16 x 16 to 8K, wide, tall and odd, each kind of map has its eight regions; a thread of a frame fewer.
+
+    So has a grid where none of eight equal cells would be too narrow.
+    """
     regions = decompose(width, height, RegionConfig(decomposition=name))  # type: ignore[arg-type]
 
     check(regions, width, height, 8)
-    assert regions.count == 8 or width < 5
+    assert regions.count == 8 or width < 5 or (name == "grid" and (regions.count, width) == (6, 16))
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 256])
@@ -124,6 +127,44 @@ def test_refine_puts_spirals_into_tiles(n: int) -> None:
     assert (patches[:, 2:] <= first[homes, 2:] + 1e-3).all()
     assert (regions.depth[tiles:] == regions.depth[homes] + 1).all()
     assert np.ptp(np.bincount(homes, minlength=tiles)) <= 1
+
+
+@given(width=SIDES, height=SIDES, n=st.integers(1, 64), least=st.sampled_from([1.0, 5.0]))
+def test_grid_tiles_the_frame(width: int, height: int, n: int, least: float) -> None:
+    """A grid's cells are equal, none is too narrow, and together they cover the frame without gap or overlap."""
+    regions = decompose(width, height, RegionConfig(regions=n, decomposition="grid", min_side=least))
+    boxes = regions.boxes[regions.valid].astype(np.float64)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    columns, rows = (len(np.unique(boxes[:, axis])) for axis in (0, 1))
+
+    assert regions.count == columns * rows
+    np.testing.assert_allclose(sides, np.broadcast_to([width / columns, height / rows], sides.shape), atol=2e-3)
+    np.testing.assert_allclose(boxes[0, :2], 0)
+    np.testing.assert_allclose(boxes[-1, 2:], [width, height])
+    assert sides.prod(1).sum() == pytest.approx(width * height, rel=1e-4)
+    assert sides.min() >= min(least, width, height) - 1e-3
+    assert regions.count == n or width < n * least or height < n * least
+
+
+@pytest.mark.parametrize(
+    ("size", "n", "shape"),
+    [
+        ((96, 64), 8, (4, 2)),
+        ((64, 96), 8, (2, 4)),
+        ((64, 64), 8, (4, 2)),
+        ((64, 64), 9, (3, 3)),
+        ((320, 180), 12, (4, 3)),
+        ((320, 180), 15, (5, 3)),
+        ((64, 64), 7, (7, 1)),
+        ((30, 30), 7, (3, 2)),
+    ],
+)
+def test_grid_follows_the_aspect(size: tuple[int, int], n: int, shape: tuple[int, int]) -> None:
+    """Of the shapes with n cells, the one whose cells are most nearly squares; one cell fewer where none would do."""
+    regions = decompose(*size, RegionConfig(regions=n, decomposition="grid"))
+    boxes = regions.boxes[regions.valid]
+
+    assert (len(np.unique(boxes[:, 0])), len(np.unique(boxes[:, 1]))) == shape
 
 
 @pytest.mark.parametrize("name", sorted(DECOMPOSITIONS))
@@ -235,7 +276,8 @@ def test_frame_sizes_that_cannot_be(width: int, height: int) -> None:
         ({"regions": 0}, "regions must be a whole number from 1 to 256, got 0"),
         ({"regions": 257}, "regions must be"),
         ({"regions": 8.0}, "regions must be"),
-        ({"decomposition": "grid"}, "decomposition must be one of hybrid, subdivide, spiral, refine, got 'grid'"),
+        ({"decomposition": "rows"}, "decomposition must be one of hybrid, subdivide, spiral, refine, grid, got 'rows'"),
+        ({"decomposition": "grid", "adaptive": True}, "adaptive regions follow the picture and decomposition 'grid'"),
         ({"rule": "silver"}, "rule must be one of golden_cut, square_remainder"),
         ({"select": "best"}, "select must be one of largest"),
         ({"min_side": 0.5}, "min_side must lie in 1..10000, got 0.5"),
