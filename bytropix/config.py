@@ -2,7 +2,8 @@
 
     dataclass -> to_plain -> dict of str, int, float, bool, list, dict -> from_plain -> the same dataclass
 
-Fields that are `None` are left out of the plain form, since TOML has no null.
+Fields that are `None` are left out of the plain form, since TOML has no null; so are fields marked ADDED_LATER at their
+default, so that a run made before such a field was thought of is still the same run.
 """
 
 import dataclasses
@@ -17,12 +18,19 @@ from bytropix.errors import ConfigError
 
 T = TypeVar("T")
 
+ADDED_LATER = types.MappingProxyType({"added_later": True})  # as a field's metadata
+
 
 def to_plain(value: object) -> Any:
     """Return `value` (a dataclass, or what its fields may hold) as nested dicts, lists and scalars."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {name: plain for name, plain in fields.items() if plain is not None}
+        fields = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        kept = {
+            field.name: to_plain(item)
+            for field, item in fields.items()
+            if not (field.metadata.get("added_later") and item == field.default)
+        }
+        return {name: plain for name, plain in kept.items() if plain is not None}
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
     return value

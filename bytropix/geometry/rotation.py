@@ -1,12 +1,25 @@
 """Rotations of tangent space, and linear maps over quaternions.
 
 so_n: Cayley form of a skew matrix     quat: x -> p x q on blocks of four     identity: none
+
+The first rotation is near the identity ("small"), or turns the k-th plane of two coordinates, k = 1, 2, ..., by
+2 pi / phi^k ("phi"): by the golden angle one way, then the other, then ever less. Both draw the same random numbers, so
+that what a seed makes of the rest of a model is the same.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from bytropix.errors import ConfigError
+
+GOLDEN = (1 + math.sqrt(5)) / 2  # phi
+
+
+def golden_angles(planes: int) -> Tensor:
+    """Return 2 pi / phi^k for k = 1 to `planes`, in radians, float64."""
+    return 2 * math.pi / GOLDEN ** torch.arange(1, planes + 1, dtype=torch.float64)
 
 
 def hamilton(a: Tensor, b: Tensor) -> Tensor:
@@ -24,20 +37,31 @@ def hamilton(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
+def around_i(angles: Tensor) -> Tensor:
+    """Return the quaternions cos a + i sin a (n, 4) of angles (n,)."""
+    zeros = torch.zeros_like(angles)
+    return torch.stack([angles.cos(), angles.sin(), zeros, zeros], dim=-1)
+
+
 class SpecialOrthogonal(nn.Module):
     """x -> x (I - A)^-1 (I + A), A skew: the Cayley form of rotations, with n (n - 1) / 2 free numbers.
 
     Every rotation but those with a half turn, which lie at infinity; a solve, where exp(2 A) takes a series both ways.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, init: str = "small") -> None:
         super().__init__()
         if dim < 2:
             raise ConfigError(f"rotation 'so_n' needs a dim of at least 2, got {dim}")
         self.dim = dim
-        self.angles = nn.Parameter(0.01 * torch.randn(dim * (dim - 1) // 2))
+        angles, places = 0.01 * torch.randn(dim * (dim - 1) // 2), torch.triu_indices(dim, dim, 1)
+        if init == "phi":  # a turn by t in one plane, and none elsewhere, is the number 2 tan(t / 2) here
+            in_planes = (places[0] % 2 == 0) & (places[1] == places[0] + 1)
+            angles = torch.zeros_like(angles)
+            angles[in_planes] = (2 * (golden_angles(dim // 2) / 2).tan()).to(angles.dtype)
+        self.angles = nn.Parameter(angles)
         self.places: Tensor
-        self.register_buffer("places", torch.triu_indices(dim, dim, 1), persistent=False)
+        self.register_buffer("places", places, persistent=False)
 
     def matrix(self) -> Tensor:
         """Return the rotation (n, n); where all angles are small it turns by them."""
@@ -55,13 +79,16 @@ class SpecialOrthogonal(nn.Module):
 class QuaternionRotation(nn.Module):
     """x -> p x q on each block of four, with unit quaternions p and q of its own: all rotations of four dimensions."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, init: str = "small") -> None:
         super().__init__()
         if dim % 4:
             raise ConfigError(f"rotation 'quat' turns blocks of four: dim must be a multiple of 4, got {dim}")
         one = torch.tensor([1.0, 0.0, 0.0, 0.0])
-        self.left = nn.Parameter(one + 0.01 * torch.randn(dim // 4, 4))
-        self.right = nn.Parameter(one + 0.01 * torch.randn(dim // 4, 4))
+        left, right = one + 0.01 * torch.randn(dim // 4, 4), one + 0.01 * torch.randn(dim // 4, 4)
+        if init == "phi":  # e^(ai) x e^(bi) turns the planes 1, i and j, k by a + b and by a - b
+            first, second = golden_angles(dim // 2).reshape(-1, 2).unbind(-1)
+            left, right = (around_i(half).to(one.dtype) for half in ((first + second) / 2, (first - second) / 2))
+        self.left, self.right = nn.Parameter(left), nn.Parameter(right)
 
     def matrix(self) -> Tensor:
         """Return the rotation of each block (n / 4, 4, 4), for row vectors."""
@@ -78,7 +105,7 @@ class QuaternionRotation(nn.Module):
 class NoRotation(nn.Module):
     """x -> x."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, init: str = "small") -> None:
         super().__init__()
 
     def matrix(self) -> Tensor | None:

@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from bytropix.config import from_plain
+from bytropix.config import ADDED_LATER, from_plain
 from bytropix.errors import ConfigError
 
 Rotation = Literal["so_n", "quat", "identity"]
+RotationInit = Literal["small", "phi"]
 Transform = Literal["mlp", "linear", "quat"]
 Flow = Literal["mlp", "linear", "none"]
 Relative = Literal["mean", "sum", "softmax", "none"]
 SpaceName = Literal["hyperbolic", "euclidean"]
 Aggregation = Literal["concat_tangent", "attention", "gated"]
+Kappa = Literal[-1, 0, 1]
+
+GOLDEN = (1 + math.sqrt(5)) / 2  # phi
 
 
-def _check_choice(name: str, value: str, choices: object) -> None:
+def _check_choice(name: str, value: object, choices: object) -> None:
     """Refuse a value that is none of a Literal."""
     if value not in get_args(choices):
-        raise ConfigError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, get_args(choices)))}, got {value!r}")
 
 
 def _check_at_least(name: str, value: float, least: float) -> None:
@@ -75,6 +79,8 @@ class LevelConfig:
     """Hidden widths of the network that combines a level's inputs."""
     rotation: Rotation = "so_n"
     """Rotation on the way to the next level; the last level leaves it at its default."""
+    rotation_init: RotationInit = field(default="small", metadata=ADDED_LATER)
+    """First angles: small ones by chance, or 2 pi / phi^k in the k-th plane of two coordinates, k = 1, 2, ..."""
     transform: Transform = "mlp"
     """Map to the next level's dim; the last level leaves it at its default."""
     transform_hidden: int = 0
@@ -86,6 +92,7 @@ class LevelConfig:
     def __post_init__(self) -> None:
         _check_choice("level flow", self.flow, Flow)
         _check_choice("level rotation", self.rotation, Rotation)
+        _check_choice("level rotation_init", self.rotation_init, RotationInit)
         _check_choice("level transform", self.transform, Transform)
         _check_choice("level relative", self.relative, Relative)
         _check_at_least("level dim", self.dim, 1)
@@ -113,7 +120,9 @@ class LevelConfig:
             raise ConfigError("a level needs boundary_points or mixing; without both its ball does nothing")
 
     def _check_maps(self) -> None:
-        """Refuse dims that a rotation cannot turn, and a hidden width that no map has."""
+        """Refuse dims that a rotation cannot turn, angles of none, and a hidden width that no map has."""
+        if self.rotation == "identity" and self.rotation_init != "small":
+            raise ConfigError("level rotation_init is for rotations with angles, not for 'identity': remove it")
         if self.rotation == "quat" and self.dim % 4:
             raise ConfigError(f"level rotation 'quat' needs a dim that is a multiple of 4, got {self.dim}")
         if self.transform_hidden and self.transform != "mlp":
@@ -139,10 +148,14 @@ class NestingConfig:
     """How the levels' tangent vectors become one memory vector."""
     dropout: float = 0.0
     """Share of features dropped inside the combiners, flows and maps in training."""
+    phi_curvature: Kappa = field(default=0, metadata=ADDED_LATER)
+    """kappa: the curvature of level i is phi^(kappa (i - i0)) times its own number, in training as at its start; i0 is
+    the middle, so that the factors' product is one. 1: inner levels are more curved; -1: outer ones; 0: no factor."""
 
     def __post_init__(self) -> None:
         _check_choice("nesting.space", self.space, SpaceName)
         _check_choice("nesting.aggregation", self.aggregation, Aggregation)
+        _check_choice("nesting.phi_curvature", self.phi_curvature, Kappa)
         if not self.levels:
             raise ConfigError("nesting.levels must hold at least one level")
         if not 0 <= self.dropout < 1:
@@ -152,6 +165,11 @@ class NestingConfig:
         for index, (level, after) in enumerate(zip(self.levels, self.levels[1:], strict=False)):
             self._check_transition(f"nesting.levels[{index}]", level, after)
         self._check_last(f"nesting.levels[{len(self.levels) - 1}]")
+
+    def curvature_factors(self) -> tuple[float, ...]:
+        """Return what each level's own curvature is multiplied by; 1 without `phi_curvature`."""
+        middle = (len(self.levels) - 1) / 2
+        return tuple(GOLDEN ** (self.phi_curvature * (index - middle)) for index in range(len(self.levels)))
 
     def _check_transition(self, where: str, level: LevelConfig, after: LevelConfig) -> None:
         """Refuse a rotation that nothing could see, and dims that a map cannot have."""
@@ -165,7 +183,7 @@ class NestingConfig:
     def _check_last(self, where: str) -> None:
         """Refuse settings of the last level that would have no effect, and a sigma that could have no gradient."""
         last, plain = self.levels[-1], LevelConfig(dim=1)
-        for name in ("rotation", "transform", "transform_hidden", "relative"):
+        for name in ("rotation", "rotation_init", "transform", "transform_hidden", "relative"):
             unused = {getattr(plain, name), "none"} if name == "relative" else {getattr(plain, name)}
             if getattr(last, name) not in unused:
                 raise ConfigError(f"{where}: the last level leads to no other: remove its '{name}'")

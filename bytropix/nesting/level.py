@@ -2,7 +2,7 @@
 
     v (+ relative vectors and distances of the level before) -> combiner -> norm limit -> enter the ball
         -> translate by the descriptor
-        -> attend, by distance over sigma, to earlier patches, boundary points and the landmark: gyromidpoint m
+        -> attend, by distance over sigma, to patches it may see, boundary points and the landmark: gyromidpoint m
         -> x (+) m -> leave the ball -> tangent flow -> v of this level
 
 Shapes: B batch, P patches, K keys, D dim of the level. Tangent vectors are kept at norms near sqrt(D) outside and near
@@ -61,11 +61,21 @@ class Level(nn.Module):
         before: The level before, `None` for the first.
         space: Name in SPACES.
         dropout: Share of features dropped in training.
+        curvature_factor: What the learned curvature is multiplied by.
     """
 
-    def __init__(self, config: LevelConfig, before: LevelConfig | None, *, space: str, dropout: float) -> None:
+    def __init__(
+        self,
+        config: LevelConfig,
+        before: LevelConfig | None,
+        *,
+        space: str,
+        dropout: float,
+        curvature_factor: float = 1.0,
+    ) -> None:
         super().__init__()
         self.config = config
+        self._curvature_factor = curvature_factor
         self._space = SPACES[space]
         dim = config.dim
         inputs = dim
@@ -86,6 +96,10 @@ class Level(nn.Module):
         self.descriptor_D = nn.Parameter(config.descriptor_init * torch.randn(dim)) if config.descriptor else None
         self.flow = None if config.flow == "none" else FLOWS[config.flow](dim, config.flow_ratio, dropout)
 
+    def whole_curvature(self) -> Tensor:
+        """Return c: the learned number times the level's factor."""
+        return self.curvature() * self._curvature_factor
+
     def frame(self, landmark_D: Tensor | None) -> Frame:
         """Return the present space, temperature and points.
 
@@ -93,7 +107,7 @@ class Level(nn.Module):
             landmark_D: Descriptor of the level before, mapped here, if it has one.
         """
         root = self.config.dim**0.5
-        space = self._space(self.curvature(), self.scale() / root)
+        space = self._space(self.whole_curvature(), self.scale() / root)
         sigma = torch.ones_like(space.c) if self.spread is None else self.spread()
         boundary_KD = fixed_KD = space.c.new_zeros(0, self.config.dim)
         if self.boundary_KD is not None:
@@ -112,7 +126,7 @@ class Level(nn.Module):
             frame: What `frame` returned.
             inflow: The new patches.
             past_BQD: The points of earlier patches, `None` at the start of a window.
-            visible_BPP: True where a new patch may see another, in place of all before; without earlier ones.
+            visible_BPP: True where a new patch may see another, in place of all before; without `past_BQD`.
         """
         space = frame.space
         pieces = [inflow.v_BPD, inflow.relative_BPD, inflow.distances_BPK]

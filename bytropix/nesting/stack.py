@@ -2,8 +2,14 @@
 
     patch vectors -> Linear -> level 0 -> transition -> level 1 -> ... -> aggregation over levels -> memory vectors
 
-All of it runs in float32 (or float64 if the weights are) also under autocast, and is causal: a patch sees itself and
-the patches before it, or those of them that a mask leaves.
+All of it runs in float32 (or float64 if the weights are) also under autocast. Without a mask it is causal: a patch sees
+itself and the patches before it. A mask may show each patch any others, before it or after: those of its document, the
+regions of its frame, all frames of a clip. A level without boundary points and landmark needs a mask that leaves each
+patch something to see, if only itself.
+
+With `phi_curvature` the levels' curvatures are learned numbers times powers of the golden ratio, a ladder that
+training bends and does not lose; with `rotation_init = "phi"` a transition begins at golden angles in successive
+planes. Both are switches to be compared with their controls, which draw the same random numbers.
 """
 
 from dataclasses import dataclass
@@ -56,8 +62,8 @@ class NestedStack(nn.Module):
         self.entry = linear(inputs, dims[0])
         befores = [None, *config.levels[:-1]]
         self.levels = nn.ModuleList(
-            Level(level, before, space=config.space, dropout=config.dropout)
-            for level, before in zip(config.levels, befores, strict=True)
+            Level(level, before, space=config.space, dropout=config.dropout, curvature_factor=factor)
+            for level, before, factor in zip(config.levels, befores, config.curvature_factors(), strict=True)
         )
         self.transitions = nn.ModuleList(
             Transition(level, dim, dropout=config.dropout)
@@ -71,7 +77,8 @@ class NestedStack(nn.Module):
         Args:
             h_BPM: Patch vectors (B, P, inputs); with a cache, those of the new patches alone.
             cache: Points of the patches before, updated by this call.
-            visible_BPP: True where a patch may see another, without a cache; never a later one. None: all before.
+            visible_BPP: True where a patch may see another, earlier or later; without a cache. None: itself and all
+                before.
         """
         with torch.autocast(h_BPM.device.type, enabled=False):
             measures = self.measures() if cache is None else cache.measures
@@ -109,7 +116,7 @@ class NestedStack(nn.Module):
         """Return the present curvature, scale and spread of each level by metric tag."""
         values: dict[str, Tensor] = {}
         for index, level in enumerate(self._levels()):
-            values[f"levels/{index}/curvature"] = level.curvature().detach()
+            values[f"levels/{index}/curvature"] = level.whole_curvature().detach()
             values[f"levels/{index}/scale"] = level.scale().detach()
             if level.spread is not None:
                 values[f"levels/{index}/spread"] = level.spread().detach()

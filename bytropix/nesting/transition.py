@@ -33,7 +33,7 @@ class Transition(nn.Module):
     def __init__(self, config: LevelConfig, dim: int, *, dropout: float) -> None:
         super().__init__()
         self.kind = config.relative
-        self.rotation = ROTATIONS[config.rotation](config.dim)
+        self.rotation = ROTATIONS[config.rotation](config.dim, config.rotation_init)
         self.map = TRANSFORMS[config.transform](config.dim, dim, config.transform_hidden, dropout)
 
     def passage(self, descriptor_D: Tensor | None) -> Passage:

@@ -35,6 +35,7 @@ LEVEL_CHANGES: dict[str, Any] = {
     "flow_scale": 0.5,
     "combiner_hidden": (16, 16),
     "rotation": "quat",
+    "rotation_init": "phi",
     "transform": "linear",
     "transform_hidden": 24,
     "relative": "softmax",
@@ -44,6 +45,7 @@ STACK_CHANGES: dict[str, Any] = {
     "space": "euclidean",
     "aggregation": "gated",
     "dropout": 0.5,
+    "phi_curvature": 1,
 }
 
 
@@ -107,6 +109,8 @@ def test_every_stack_setting_does_something(name: str) -> None:
         ({"combiner_hidden": (16, 1)}, "combiner_hidden widths must be at least 2, got 1"),
         ({"rotation": "so(n)"}, "rotation must be one of so_n, quat, identity, got 'so\\(n\\)'"),
         ({"rotation": "quat", "dim": 6}, "rotation 'quat' needs a dim that is a multiple of 4, got 6"),
+        ({"rotation_init": "golden"}, "rotation_init must be one of small, phi, got 'golden'"),
+        ({"rotation": "identity", "rotation_init": "phi"}, "rotation_init is for rotations with angles"),
         ({"transform": "conv"}, "transform must be one of"),
         ({"transform": "quat", "dim": 6}, r"levels\[0\]: transform 'quat' needs .* got 6 and 4"),
         ({"transform": "linear", "transform_hidden": 8}, "transform_hidden is for transform 'mlp', not for 'linear'"),
@@ -132,6 +136,8 @@ def test_wrong_level_settings_are_refused(changes: dict[str, Any], message: str)
         ({"space": "spherical"}, "nesting.space must be one of hyperbolic, euclidean"),
         ({"aggregation": "sum"}, "nesting.aggregation must be one of"),
         ({"aggregation": "attention", "levels": (LAST,)}, "'attention' chooses among levels"),
+        ({"phi_curvature": 2}, "nesting.phi_curvature must be one of -1, 0, 1, got 2"),
+        ({"levels": (FIRST, replace(LAST, rotation_init="phi"))}, r"levels\[1\]: .*remove its 'rotation_init'"),
         ({"dropout": 1.0}, r"nesting.dropout must lie in \[0, 1\), got 1.0"),
         ({"levels": (FIRST, replace(LAST, rotation="quat"))}, r"levels\[1\]: .*remove its 'rotation'"),
         ({"levels": (replace(LAST, transform="linear"),)}, r"levels\[0\]: .*remove its 'transform'"),
