@@ -98,7 +98,8 @@ class Level(nn.Module):
 
     def whole_curvature(self) -> Tensor:
         """Return c: the learned number times the level's factor."""
-        return self.curvature() * self._curvature_factor
+        c: Tensor = self.curvature() * self._curvature_factor
+        return c
 
     def frame(self, landmark_D: Tensor | None) -> Frame:
         """Return the present space, temperature and points.
