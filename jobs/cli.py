@@ -1,7 +1,7 @@
 """The command line: words -> command class -> flags (tyro) -> run.
 
     bytropix ingest bytes | ingest video | append | inspect | preview | verify | convert | convert-video | repatch
-    | train bytes | evaluate | score | generate | demo | demo video | bench
+    | train bytes | train video | evaluate | score | generate | demo | demo video | bench
 
 A command is a frozen dataclass in `bytropix.jobs.commands`: its fields are the flags, its docstrings the help, and
 calling it is the work. It is imported only when it is named, so that help is quick. Errors that are raised on purpose
@@ -33,6 +33,7 @@ COMMANDS = {
     "convert-video": ("convert_video:ConvertVideo", "turn videos into H.264 files of one size and frame rate"),
     "repatch": ("repatch:Repatch", "cut a store into other patches, in place"),
     "train bytes": ("train:TrainBytes", "train a byte language model on a store"),
+    "train video": ("train_video:TrainVideo", "train a video diffusion model on a store of clips"),
     "evaluate": ("evaluate:Evaluate", "bits per byte of a run on a split, beside xz and an n-gram model"),
     "score": ("score:Score", "write the nats of every byte of a file"),
     "generate": ("generate:Generate", "let a trained model write on from a prompt"),

@@ -15,13 +15,19 @@ import pytest
 
 import bytropix
 from bytropix.datasets.store import Store
+from bytropix.gaad.config import RegionConfig
+from bytropix.jobs.byte_task import ByteTask
 from bytropix.jobs.cli import main
 from bytropix.jobs.recipe import Recipe, read_recipe
 from bytropix.jobs.train import Training
+from bytropix.jobs.training_films import make_training_films
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
+from bytropix.pipelines.video.config import VideoConfig
+from bytropix.pipelines.video.ingest import ingest_video
 
 TINY = Path(__file__).with_name("tiny.toml")
+TINY_VIDEO = Path(__file__).with_name("tiny-video.toml")
 WORDS = ["the", "sea", "was", "not", "calm", "and", "over", "it", "went", "a", "ship", "with", "seven", "sails"]
 
 
@@ -100,7 +106,7 @@ def store(store_path: Path) -> Store:
 def trained(store_path: Path, recipe: Recipe) -> Path:
     """A run of the tiny recipe, eight steps long; do not change it."""
     path = store_path.parent / "trained"
-    assert Training(recipe, Store.open(store_path), path, resume=False)()
+    assert Training(ByteTask(recipe, Store.open(store_path)), path, resume=False)()
     return path
 
 
@@ -108,6 +114,37 @@ def trained(store_path: Path, recipe: Recipe) -> Path:
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained run that a test may spoil."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def tiny_video() -> Path:
+    """The TOML recipe of a tiny video model."""
+    return TINY_VIDEO
+
+
+@pytest.fixture(scope="session")
+def clip_store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of clips of 32 x 32 pixels, 5 films to train on and 7 in val; do not change it."""
+    folder = tmp_path_factory.mktemp("clips")
+    make_training_films(folder / "films", 12, size=(32, 32), frames=20)
+    regions = RegionConfig(regions=4, motion_regions=2)
+    config = VideoConfig(size=(32, 32), clip_frames=8, val_fraction=0.2, regions=regions)
+    return ingest_video([folder / "films"], folder / "clips.bx", config).store.path
+
+
+@pytest.fixture
+def clip_store(clip_store_path: Path) -> Store:
+    """The store of clips, freshly opened."""
+    return Store.open(clip_store_path)
+
+
+@pytest.fixture(scope="session")
+def trained_video(clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny video recipe, its autoencoder's run inside, six steps each; do not change it."""
+    run = tmp_path_factory.mktemp("video-runs") / "run"
+    words = ["train", "video", "--store", clip_store_path, "--run", run, "--recipe", TINY_VIDEO]
+    assert main([str(word) for word in words]) == 0
+    return run
 
 
 @pytest.fixture

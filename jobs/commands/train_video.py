@@ -1,0 +1,196 @@
+"""`bytropix train video`: a store of clips and a recipe to an autoencoder's run and a video model's.
+
+--recipe FILE (or, with --resume, the run's own config) -> flags over it -> VideoRecipe of each stage -> Training
+    stage autoencoder -> RUN/autoencoder, or RUN where it is all that is asked for
+    stage diffusion, joint -> RUN, which holds the autoencoder that it began with
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tyro
+
+from bytropix.datasets.store import Store
+from bytropix.errors import ConfigError
+from bytropix.gaad.config import DecompositionName
+from bytropix.jobs.commands.train import STOPPED, LevelLists
+from bytropix.jobs.ranks import Ranks, joined
+from bytropix.jobs.recipe import choose_device
+from bytropix.jobs.run_folder import RunFolder
+from bytropix.jobs.train import Training
+from bytropix.jobs.video_clips import fitted
+from bytropix.jobs.video_recipe import VideoRecipe, VideoSettings, read_video_recipe
+from bytropix.jobs.video_task import video_task
+from bytropix.nesting import levels_from_lists
+from bytropix.video.config import StackConfig, VideoModelConfig
+
+AUTOENCODER = "autoencoder"  # the folder of its run in that of the model
+STACKS = {"wubu_s": "spatial", "wubu_m": "motion", "wubu_t": "temporal"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVideo(VideoSettings):
+    """Train a video diffusion model on a store of clips: first an autoencoder of frames, then diffusion on its latents.
+
+    Progress goes to stderr, curves, pictures and sample videos to TensorBoard (`tensorboard --logdir RUN`). SIGTERM and
+    Ctrl-C save a checkpoint first; --resume goes on from the latest one, in whichever stage that is.
+    """
+
+    store: str
+    """The store of clips to train on: its folder or URL."""
+    run: Path
+    """The run folder to write, such as runs/NAME."""
+    recipe: Path | None = None
+    """A TOML recipe; every other flag is a field of it and overrides it."""
+    resume: bool = False
+    """Go on from the latest checkpoint with the run's own config, or begin if there is none."""
+    stage: Literal["all", "autoencoder", "diffusion", "joint"] = "all"
+    """all: an autoencoder in RUN/autoencoder, then diffusion in RUN. autoencoder: that alone, in RUN. diffusion: on the
+    latents of a trained autoencoder, which stays as it is. joint: the autoencoder goes on learning to reconstruct."""
+    autoencoder: Path | None = None
+    """The run whose autoencoder the stages diffusion and joint begin with; RUN/autoencoder unless you say."""
+    gaad_num_regions: int | None = None
+    """Regions of a frame; where the store's maps are others, they are made anew from the frames."""
+    gaad_motion_num_regions: int | None = None
+    """Motion regions of a frame, likewise."""
+    gaad_decomposition_type: DecompositionName | None = None
+    """How a frame is divided into regions, likewise."""
+    wubu_s: LevelLists = LevelLists()
+    """Levels of WuBu-S as the original's lists."""
+    wubu_m: LevelLists = LevelLists()
+    """Levels of WuBu-M as the original's lists."""
+    wubu_t: LevelLists = LevelLists()
+    """Levels of WuBu-T as the original's lists."""
+
+    @classmethod
+    def preset(cls, arguments: Sequence[str]) -> Self:
+        """Return the defaults of the flags: a recipe file, or what the run to resume was made with."""
+        parser = argparse.ArgumentParser(
+            "bytropix train video", usage="%(prog)s --store PLACE --run RUN ...", add_help=False, allow_abbrev=False
+        )
+        parser.add_argument("--recipe", type=Path)
+        parser.add_argument("--run", type=Path)
+        parser.add_argument("--resume", action="store_true")
+        known, _ = parser.parse_known_args(arguments)
+        settings, more = VideoRecipe(), {}
+        if known.recipe is not None:
+            settings = read_video_recipe(known.recipe)
+        elif known.resume and known.run is not None and (begun := _begun(known.run)) is not None:
+            settings, more["stage"] = begun
+        return cls(store=tyro.MISSING, run=tyro.MISSING, **_fields(settings), **more)
+
+    def run_recipe(self) -> VideoRecipe:
+        """Return the recipe of the last stage that flags, file and lists make together.
+
+        Raises:
+            ConfigError: Lists without `num-levels`, of wrong lengths, or for a model that has no such stack.
+        """
+        fields = _fields(self) | {"video": self._with_levels(self.video)}
+        return VideoRecipe(**fields, stage="diffusion" if self.stage == "all" else self.stage)
+
+    def _regions(self) -> dict[str, Any]:
+        """Return the region settings that flags ask for, by field."""
+        asked = {
+            "regions": self.gaad_num_regions,
+            "motion_regions": self.gaad_motion_num_regions,
+            "decomposition": self.gaad_decomposition_type,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def _with_levels(self, video: VideoModelConfig) -> VideoModelConfig:
+        """Return the model with the levels that lists describe."""
+        for option, name in STACKS.items():
+            asked: LevelLists = getattr(self, option)
+            lists = asked.given()
+            if asked.num_levels is None and not lists:
+                continue
+            flag = f"--{option.replace('_', '-')}"
+            if self.model != "wubu":
+                raise ConfigError(f"--model {self.model} has no levels: leave out {flag} and its lists")
+            if asked.num_levels is None:
+                raise ConfigError(f"{flag} lists need {flag}.num-levels, the number of their values")
+            stack: StackConfig = getattr(video.context, name)
+            nesting = replace(stack.nesting, levels=levels_from_lists(asked.num_levels, lists))
+            context = replace(video.context, **{name: replace(stack, nesting=nesting)})
+            video = replace(video, context=context)
+        return video
+
+    def __call__(self) -> int:
+        """Train; return 0 at the last step, `STOPPED` before it."""
+        recipe = self.run_recipe()
+        with joined(choose_device(recipe.train.device)) as ranks:
+            with ranks.together():
+                store = Store.open(self.store)
+                recipe, notices = fitted(recipe, store, self._regions())
+                stages = list(self._stages(recipe))
+            ranks.tell(*notices)
+            for number, (stage, run, autoencoder) in enumerate(stages, 1):
+                name = f"stage {number} of {len(stages)}, {stage.stage}" if len(stages) > 1 else stage.stage
+                ranks.tell(f"{name}: {stage.train.steps} steps in {run}")
+                if not self._train(stage, store, run, autoencoder, ranks):
+                    return STOPPED
+        return 0
+
+    def _stages(self, recipe: VideoRecipe) -> Iterator[tuple[VideoRecipe, Path, Path | None]]:
+        """Give recipe, run folder and autoencoder of each stage that is to be run, the last one checked first.
+
+        Raises:
+            ConfigError: There is no autoencoder to begin with.
+            RunError: A run folder is taken, or was made by another recipe.
+        """
+        run = RunFolder(self.run)
+        run.admit(recipe, resume=self.resume)
+        begun = self.resume and bool(run.checkpoints())
+        first = self.run / AUTOENCODER
+        if recipe.stage == "autoencoder":
+            yield recipe, self.run, None
+            return
+        autoencoder = self.autoencoder or first
+        if self.stage == "all":
+            if self.autoencoder is not None:
+                raise ConfigError("--autoencoder is for --stage diffusion or joint; --stage all trains one of its own")
+            if not begun:
+                stage = recipe.of_autoencoder()
+                RunFolder(first).admit(stage, resume=self.resume)
+                yield stage, first, None
+        elif not begun and not (autoencoder / "config.toml").is_file():
+            raise ConfigError(
+                f"--stage {self.stage} needs --autoencoder RUN, whose frames-to-latents it begins with: train one with "
+                "--stage autoencoder, or both with --stage all"
+            )
+        yield recipe, self.run, None if begun else autoencoder
+
+    def _train(self, recipe: VideoRecipe, store: Store, run: Path, autoencoder: Path | None, ranks: Ranks) -> bool:
+        """Train one stage; return whether its last step was reached."""
+        with ranks.together():
+            task = video_task(recipe, store, autoencoder)
+        training = Training(task, run, resume=self.resume, ranks=ranks)
+        ranks.tell(*task.notices)
+        ranks.tell(*(f"goes on from step {training.step}: {change}" for change in training.changes))
+        finished = training()
+        if finished:
+            ranks.tell(f"trained {training.step} steps: {training.run.latest()}")
+        else:
+            ranks.tell(f"stopped at step {training.step}, saved; go on with --resume")
+        return finished
+
+
+def _begun(run: Path) -> tuple[VideoRecipe, str] | None:
+    """Return the recipe and the stages that a run was begun with; None where there is none."""
+    for folder in (run, run / AUTOENCODER):
+        if (folder / "config.toml").is_file():
+            recipe = RunFolder(folder).recipe()
+            if not isinstance(recipe, VideoRecipe):
+                raise ConfigError(f"{run}: a run of bytes; go on with `bytropix train bytes --resume`")
+            both = folder != run or (run / AUTOENCODER).is_dir()
+            return recipe, "all" if both else recipe.stage
+    return None
+
+
+def _fields(settings: VideoSettings) -> dict[str, Any]:
+    """Return the fields that all stages have in common, by name."""
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(VideoSettings)}
