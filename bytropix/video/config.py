@@ -207,8 +207,6 @@ class FlowConfig:
     """Whether the model has it."""
     width: int = 32
     """Channels of its layers."""
-    reach: int = 2
-    """Cells of the latent grid, to each side, within which a cell is compared with those of the frame before."""
     weight: float = 0.1
     """Weight of its loss beside the diffusion loss: what the earlier latents, moved by the flow, miss the later by."""
     smoothness: float = 0.05
@@ -216,7 +214,6 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         check_range("flow.width", self.width, 1)
-        check_range("flow.reach", self.reach, 0, 8)
         for name in ("weight", "smoothness"):
             check_range(f"flow.{name}", getattr(self, name), 0)
         if self.on and not self.weight:
@@ -251,6 +248,10 @@ class VideoModelConfig:
         check_range("video.given_frames", self.given_frames, 1)
         check_range("video.predicted_frames", self.predicted_frames, 1)
         check_choice("video.region_maps", self.region_maps, RegionMaps)
+        if self.context.on and self.context.motion.on and self.given_frames < 2:
+            raise ConfigError(
+                "video.context.motion looks at pairs of given frames: give 2 or more, or set context.motion.on = false"
+            )
         if self.diffusion.interpolation_share and self.given_frames < 2:
             raise ConfigError(
                 "video.diffusion.interpolation_share needs given_frames of at least 2: a first and a last"
