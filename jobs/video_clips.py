@@ -126,8 +126,8 @@ def fitted(recipe: VideoRecipe, store: Store, asked: Mapping[str, Any] = NO_FIEL
         return replace(recipe, video=anew), [words]
     ignored = video.regions not in (found, RegionConfig()) and recipe.stage != "autoencoder"
     words = (
-        f"region maps are the store's ({in_words(found)}), not as the recipe's video.regions ({differences(found, video.regions)}"
-        "); take --video.region-maps recomputed to make them anew from the frames"
+        f"region maps are the store's ({in_words(found)}), not those of video.regions "
+        f"({differences(found, video.regions)}); take --video.region-maps recomputed to make them anew from the frames"
     )
     return replace(recipe, video=replace(video, regions=found)), [words] * ignored
 

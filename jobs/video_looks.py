@@ -15,9 +15,10 @@ from torch import Tensor
 
 from bytropix.datasets.clip_batch import TENSORS, ClipBatch
 from bytropix.gaad.config import rectangle_count
+from bytropix.jobs.video_metrics import psnr
 from bytropix.jobs.video_pictures import animation, compared, mapped, still, two_rows
 from bytropix.jobs.video_recipe import VideoTrainConfig
-from bytropix.jobs.video_totals import psnr
+from bytropix.jobs.video_totals import decibels
 from bytropix.video.autoencoder import FrameAutoencoder
 from bytropix.video.autoencoder_loss import AutoencoderLoss
 from bytropix.video.diffusion import DiffusionLoss
@@ -62,8 +63,8 @@ def look_at_reconstructions(model: FrameAutoencoder, clips: ClipBatch, train: Vi
     height, width = first.shape[2:4]
     again = model.decode_frames(model.encode_frames(first), (height, width))
     picture = two_rows(clips.frames[0].numpy(), again[0].cpu().numpy())
-    scalars = {"eval/loss": loss, "eval/psnr_db": psnr(error)}
-    return Look(scalars, f"val {psnr(error):.1f} dB", [still("reconstruction", picture)])
+    scalars = {"eval/loss": loss, "eval/psnr_db": decibels(error)}
+    return Look(scalars, f"val {decibels(error):.1f} dB", [still("reconstruction", picture)])
 
 
 @torch.no_grad()
@@ -91,7 +92,7 @@ def look_at_predictions(model: VideoModel, clips: ClipBatch, train: VideoTrainCo
     given = model.config.given_frames
     predicted = predict(model, shown.to(device), train).cpu()
     truth, last = shown.frames[:, given], shown.frames[:, given - 1]
-    of_model, of_last = mean_psnr(predicted[:, 0], truth), mean_psnr(last, truth)
+    of_model, of_last = (float(psnr(frames, truth).mean()) for frames in (predicted[:, 0], last))
     scalars |= {"eval/psnr_db": of_model, "eval/copy_last_psnr_db": of_last}
     pictures = [
         animation(f"prediction/{number}", compared(clip, made))
@@ -105,18 +106,14 @@ def look_at_predictions(model: VideoModel, clips: ClipBatch, train: VideoTrainCo
 
 def predict(model: VideoModel, clips: ClipBatch, train: VideoTrainConfig) -> Tensor:
     """Return the P frames u8 [B, P, H, W, 3] that a model makes of the first F of clips on its device."""
-    from bytropix.video.rollout import Given, sample  # the library of samplers takes seconds to import
+    from bytropix.video.rollout import following, roll_out  # the library of samplers takes seconds to import
     from bytropix.video.sampling import SamplingConfig
 
     given = slice(model.config.given_frames)
-    config = SamplingConfig(steps=train.sample_steps, guidance=train.sample_guidance, seed=SEED)
-    return sample(model, Given(clips.frames[:, given], clips.regions[:, given], clips.motion[:, given]), config)
-
-
-def mean_psnr(one: Tensor, other: Tensor) -> float:
-    """Return the mean over clips of the PSNR between frames, both u8 [B, H, W, 3], in dB."""
-    errors_B = ((one.float() - other.float()) / 255).square().mean((1, 2, 3))
-    return sum(map(psnr, errors_B.tolist())) / len(errors_B)
+    shown = following(clips.frames[:, given], clips.regions[:, given], clips.motion[:, given])
+    steps = min(train.sample_steps, model.config.diffusion.timesteps)
+    config = SamplingConfig(steps=steps, guidance=train.sample_guidance, seed=SEED)
+    return next(roll_out(model, shown, model.config.predicted_frames, config))
 
 
 def pieces(clips: ClipBatch, rows: int) -> Iterator[ClipBatch]:

@@ -1,8 +1,8 @@
 """What a video run shows in TensorBoard: frames beside what became of them.
 
-    frames, reconstructions -> two rows of pictures -> PNG ----\\
-    given frames, their boxes -> a row of drawn pictures -> PNG  > Summary protos -> the run's events
-    last given | truth | prediction -> an animation -> GIF -----/
+    frames, reconstructions -> two rows of pictures -> PNG
+    given frames, their boxes -> a row of drawn pictures -> PNG
+    last given | truth | prediction -> an animation -> GIF         -> Summary protos -> the run's events
 
 TensorBoard shows an animated GIF where it is told of an image, so nothing has to be coded as video.
 """

@@ -64,15 +64,15 @@ class DiffusionTotal(nn.Module):
         return loss_B.sum(), tallies
 
 
-def psnr(squared_error: float) -> float:
-    """Return the peak signal-to-noise ratio, in dB, of a mean squared error of values in 0..1; 100 without error."""
+def decibels(squared_error: float) -> float:
+    """Return the peak signal-to-noise ratio of a mean squared error of values in 0..1; 100 without error."""
     return -10 * math.log10(max(squared_error, NO_ERROR))
 
 
 def reconstruction_scalars(tallies: Tensor) -> dict[str, float]:
     """Return what the tallies of `AutoencoderTotal`, added up, say, by tag."""
     ((squared_error, clips),) = tallies.tolist()
-    return {"train/psnr_db": psnr(squared_error / clips)} if clips else {}
+    return {"train/psnr_db": decibels(squared_error / clips)} if clips else {}
 
 
 def timestep_scalars(tallies: Tensor) -> dict[str, float]:

@@ -8,7 +8,7 @@
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,7 +20,7 @@ from bytropix.gaad.config import DecompositionName
 from bytropix.jobs.commands.train import STOPPED, LevelLists
 from bytropix.jobs.ranks import Ranks, joined
 from bytropix.jobs.recipe import choose_device
-from bytropix.jobs.run_folder import RunFolder
+from bytropix.jobs.run_folder import AUTOENCODER, CONFIG, RunFolder
 from bytropix.jobs.train import Training
 from bytropix.jobs.video_clips import fitted
 from bytropix.jobs.video_recipe import VideoRecipe, VideoSettings, read_video_recipe
@@ -28,7 +28,6 @@ from bytropix.jobs.video_task import video_task
 from bytropix.nesting import levels_from_lists
 from bytropix.video.config import StackConfig, VideoModelConfig
 
-AUTOENCODER = "autoencoder"  # the folder of its run in that of the model
 STACKS = {"wubu_s": "spatial", "wubu_m": "motion", "wubu_t": "temporal"}
 
 
@@ -59,11 +58,11 @@ class TrainVideo(VideoSettings):
     """Motion regions of a frame, likewise."""
     gaad_decomposition_type: DecompositionName | None = None
     """How a frame is divided into regions, likewise."""
-    wubu_s: LevelLists = LevelLists()
+    wubu_s: LevelLists = field(default_factory=LevelLists)
     """Levels of WuBu-S as the original's lists."""
-    wubu_m: LevelLists = LevelLists()
+    wubu_m: LevelLists = field(default_factory=LevelLists)
     """Levels of WuBu-M as the original's lists."""
-    wubu_t: LevelLists = LevelLists()
+    wubu_t: LevelLists = field(default_factory=LevelLists)
     """Levels of WuBu-T as the original's lists."""
 
     @classmethod
@@ -157,7 +156,7 @@ class TrainVideo(VideoSettings):
                 stage = recipe.of_autoencoder()
                 RunFolder(first).admit(stage, resume=self.resume)
                 yield stage, first, None
-        elif not begun and not (autoencoder / "config.toml").is_file():
+        elif not begun and not (autoencoder / CONFIG).is_file():
             raise ConfigError(
                 f"--stage {self.stage} needs --autoencoder RUN, whose frames-to-latents it begins with: train one with "
                 "--stage autoencoder, or both with --stage all"
@@ -182,11 +181,9 @@ class TrainVideo(VideoSettings):
 def _begun(run: Path) -> tuple[VideoRecipe, str] | None:
     """Return the recipe and the stages that a run was begun with; None where there is none."""
     for folder in (run, run / AUTOENCODER):
-        if (folder / "config.toml").is_file():
-            recipe = RunFolder(folder).recipe()
-            if not isinstance(recipe, VideoRecipe):
-                raise ConfigError(f"{run}: a run of bytes; go on with `bytropix train bytes --resume`")
+        if (folder / CONFIG).is_file():
             both = folder != run or (run / AUTOENCODER).is_dir()
+            recipe = RunFolder(folder).recipe(VideoRecipe)
             return recipe, "all" if both else recipe.stage
     return None
 

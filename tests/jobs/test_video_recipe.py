@@ -68,7 +68,7 @@ def test_what_a_recipe_may_not_say(tmp_path: Path, text: str, message: str) -> N
     path = tmp_path / "wrong.toml"
     path.write_text(text, encoding="utf-8")
 
-    with pytest.raises(ConfigError, match="wrong.toml") as caught:
+    with pytest.raises(ConfigError, match=r"wrong\.toml") as caught:
         read_video_recipe(path)
     assert message in str(caught.value)
 
