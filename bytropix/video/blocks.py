@@ -5,7 +5,7 @@
       -> + gate * feed-forward(modulated norm x), with a 3 x 3 convolution inside
 
 Modulation is adaLN-zero (Peebles and Xie 2023): shift, scale and gate of each frame are made from the embedding of its
-timestep and place, and all begin at zero, so a new block passes its input on. Cross-attention begins at zero too.
+timestep and place, and all begin near zero, so a new block passes its input on. Cross-attention begins near zero too.
 The convolution in the feed-forward part (Xie et al. 2025, "SANA") shows a cell its neighbours, which attention
 would have to learn.
 
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from bytropix.video.config import DenoiserConfig
 from bytropix.video.context import ContextTokens
 
+SMALL = 0.02  # of the usual size of a weight
+
 
 def modulated(x_BPhwD: Tensor, shift_BPD: Tensor, scale_BPD: Tensor) -> Tensor:
     """Return the layer norm of x, shifted and scaled frame by frame."""
@@ -26,10 +28,10 @@ def modulated(x_BPhwD: Tensor, shift_BPD: Tensor, scale_BPD: Tensor) -> Tensor:
     return torch.addcmul(shift_BPD[:, :, None, None], normed, 1 + scale_BPD[:, :, None, None])
 
 
-def zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """Return a map to zero."""
+def small_linear(inputs: int, outputs: int) -> nn.Linear:
+    """Return a map to nearly zero: through a true zero no gradient reaches what lies before, for the first steps."""
     layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
+    nn.init.normal_(layer.weight, std=SMALL * inputs**-0.5)
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -50,7 +52,7 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(memory_width or width, 2 * width)
         self.query_norm = nn.LayerNorm(width // heads, bias=False)
         self.key_norm = nn.LayerNorm(width // heads, elementwise_affine=False)  # one gain: only its product counts
-        self.out = nn.Linear(width, width) if memory_width is None else zero_linear(width, width)
+        self.out = nn.Linear(width, width) if memory_width is None else small_linear(width, width)
 
     def forward(self, x_BND: Tensor, memory_BKM: Tensor, visible_BK: Tensor | None = None) -> Tensor:
         """Return what each token reads of the visible memory, [B, N, D]."""
@@ -95,7 +97,7 @@ class Block(nn.Module):
     def __init__(self, config: DenoiserConfig, context_width: int | None) -> None:
         super().__init__()
         width = config.width
-        self.modulation = zero_linear(width, 6 * width)
+        self.modulation = small_linear(width, 6 * width)
         self.attention = Attention(width, config.heads)
         self.cross = None if context_width is None else Attention(width, config.heads, context_width)
         self.feed = FeedForward(width, round(width * config.ffn_ratio))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bytropix.video.blocks import Block, modulated, zero_linear
+from bytropix.video.blocks import Block, modulated, small_linear
 from bytropix.video.config import DenoiserConfig, TimeEmbedding
 from bytropix.video.context import ContextTokens
 from bytropix.video.time_embedding import Waves, grid_waves
@@ -57,8 +57,8 @@ class Denoiser(nn.Module):
         )
         self.place_entry = nn.Linear(PLACE_FEATURES, width, bias=False)
         self.blocks = nn.ModuleList(Block(config, context_width) for _ in range(config.depth))
-        self.modulation = zero_linear(width, 2 * width)
-        self.exit = zero_linear(width, cells * channels)
+        self.modulation = small_linear(width, 2 * width)
+        self.exit = small_linear(width, cells * channels)
 
     def forward(
         self,
