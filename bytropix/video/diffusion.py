@@ -2,6 +2,7 @@
 
     clip, key -> layout, timestep, noise, dropped or not        all of them functions of the key
     frames -> latents -> given: look | targets: less the base -> noised -> predict -> squared error, weighted
+    flow of the given frames, where the model has it -> what their latents, moved, miss each other by
 
 A clip's loss is a function of the clip, its key and the weights, so it does not matter with which others it lies in a
 batch, on which rank, or how often the run was stopped. Nothing in here waits for the device.
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bytropix.video.autoencoder_loss import AutoencoderLoss
+from bytropix.video.flow import warp_loss
 from bytropix.video.model import Given, VideoModel, interpolate_places, predict_places
 from bytropix.video.noise import fork, keyed_normal, keyed_uniform
 
@@ -70,6 +72,10 @@ class DiffusionLoss(nn.Module):
         error = self.model.predict(x_t, t, seen, targets).float() - target
         errors_B = torch.where(filled, error.square().flatten(1).mean(1), 0.0)
         losses_B = errors_B * schedule.weights_T[t]
+        if seen.flow is not None:
+            flow = self.model.config.flow
+            missed_B = warp_loss(seen.latents, seen.flow, smoothness=flow.smoothness)
+            losses_B = losses_B + flow.weight * torch.where(filled, missed_B, 0.0)
         if self.reconstruction is not None:
             losses_B = losses_B + torch.where(filled, self.reconstruction(frames)[0], 0.0)
         return losses_B, self._tallies(t, errors_B.detach(), filled)

@@ -94,7 +94,7 @@ class FlowHead(nn.Module):
             places: i64 [B, F], rising.
             image_size: Height and width that the latent grid covers, in pixels.
         """
-        pairs, grid = valid.shape[:2], (maps.shape[-2], maps.shape[-1])
+        grid = (maps.shape[-2], maps.shape[-1])
         boxes = boxes.float()
         local = local_flow(latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1))
         regions, confidence = self._of_regions(tokens, valid, boxes, in_pixels(local, image_size), image_size)
@@ -102,7 +102,7 @@ class FlowHead(nn.Module):
         shift = in_cells(coarse, image_size).flatten(0, 1)
         known = (maps[:, :-1].flatten(0, 1), maps[:, 1:].flatten(0, 1), shift, local)
         gate, correction = self.dense(torch.cat(known, dim=1)).float().split([1, 2], dim=1)
-        dense = in_pixels(shift + gate.sigmoid() * (local - shift) + correction, image_size).unflatten(0, pairs)
+        dense = in_pixels(shift + gate.sigmoid() * (local - shift) + correction, image_size).view_as(coarse)
         passed = (places[:, 1:] - places[:, :-1]).to(torch.float32)[..., None, None]
         regions, coarse, dense = regions / passed, coarse / passed[..., None], dense / passed[..., None]
         return GivenFlow(boxes, regions, confidence, coarse, dense, places, image_size)
@@ -170,7 +170,7 @@ def spread_boxes(
     weights = confidence[..., None, None] * rows[..., :, None] * columns[..., None, :]
     # One box of weight w leaves a cell w of its flow: the rest is the still background, which counts what all leave.
     total = weights.sum(-3) + (1 - weights).prod(-3)
-    moved = torch.einsum("...mhw,...mc->...chw", weights, flows.float())
+    moved = (weights[..., None, :, :] * flows[..., None, None]).sum(-4)
     return moved / total[..., None, :, :]
 
 
@@ -225,7 +225,8 @@ def end_point_error(flow: Tensor, truth: Tensor) -> Tensor:
         flow: [..., 2, H, W].
         truth: The same.
     """
-    return torch.linalg.vector_norm(flow.float() - truth.float(), dim=-3).mean((-2, -1))
+    missed: Tensor = torch.linalg.vector_norm(flow.float() - truth.float(), dim=-3)
+    return missed.mean((-2, -1))
 
 
 def upsample_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:

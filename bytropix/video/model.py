@@ -1,7 +1,7 @@
 """The video model: what the given frames say, and what the denoiser makes of it.
 
-    given frames u8 --frozen autoencoder--> latents -> context: regions, motion, time     look(), once a clip
-    noisy x of the targets, t, seen latents and context -> denoiser -> eps | x0 | v       predict(), once a step
+    given frames u8 --frozen autoencoder--> latents -> context: regions, motion, time -> flow     look(), once a clip
+    noisy x of the targets, t, seen latents and context -> denoiser -> eps | x0 | v               predict(), once a step
 
 What is diffused is the targets' normalized latents, or what they differ by from a base made of the given frames, over
 its measured size. A clip whose condition is dropped shows the denoiser learned null latents and a learned null token;
@@ -22,6 +22,7 @@ from bytropix.video.autoencoder import FrameAutoencoder
 from bytropix.video.config import VideoModelConfig
 from bytropix.video.context import ContextEncoder, ContextTokens
 from bytropix.video.denoiser import Denoiser
+from bytropix.video.flow import FlowHead, GivenFlow, warped_latents
 from bytropix.video.schedule import Schedule
 
 
@@ -53,9 +54,14 @@ class Seen:
     """bool [B]; the rest is whole for these clips too."""
     context: ContextTokens | None
     """Tokens [B, K, D] and which of them can be seen, bool [B, K]."""
+    flow: GivenFlow | None = None
+    """How what is given moves, where the model asks."""
 
     def with_dropped(self) -> "Seen":
-        """Return twice as many clips, these and the same ones dropped: both sides of guidance in one evaluation."""
+        """Return twice as many clips, these and the same ones dropped: both sides of guidance in one evaluation.
+
+        It is for `predict`, and has no flow.
+        """
         latents, places = (torch.cat([part, part]) for part in (self.latents, self.places))
         context = self.context
         if context is not None:
@@ -83,6 +89,10 @@ class VideoModel(nn.Module):
         if config.context.on:
             self.context = ContextEncoder(config)
             self.null_token_D = nn.Parameter(0.1 * torch.randn(config.context.width))
+        self.flow: FlowHead | None = None
+        if config.flow.on:
+            tokens, features = config.context.motion.output, config.context.features
+            self.flow = FlowHead(config.flow, tokens=tokens, features=features)
         self.null_latents_FC = nn.Parameter(0.1 * torch.randn(config.given_frames, channels))
         self.denoiser = Denoiser(
             config.denoiser,
@@ -121,7 +131,7 @@ class VideoModel(nn.Module):
         if self.context is not None:
             size = (given.frames.shape[2], given.frames.shape[3])
             context = self.context(latents, given.regions, given.motion, given.places, size)
-        return Seen(latents, given.places, dropped, context)
+        return Seen(latents, given.places, dropped, context, self._flow(latents, context, given))
 
     def predict(self, x: Tensor, t: Tensor, seen: Seen, places: Tensor) -> Tensor:
         """Return the denoiser's output [B, P, C, h, w].
@@ -138,11 +148,18 @@ class VideoModel(nn.Module):
         return out
 
     def base(self, seen: Seen, places: Tensor) -> Tensor:
-        """Return what diffused values are added to, [B, P, C, h, w]: nothing, or a given frame's latents."""
+        """Return what diffused values are added to, [B, P, C, h, w].
+
+        Nothing; the latents of the last given frame before each target; or these, moved on as the flow says.
+        """
         if self.config.diffusion.residual == "none":
             return seen.latents.new_zeros(()).expand(*places.shape, *seen.latents.shape[2:])
-        rows = torch.arange(len(places), device=places.device)[:, None]
-        return seen.latents[rows, frame_before(seen.places, places)]
+        frame = frame_before(seen.places, places)
+        if self.config.diffusion.residual == "warped":
+            if seen.flow is None:
+                raise ValueError("a warped base needs what look() returned, not what with_dropped() did")
+            return warped_latents(seen.latents, seen.flow, frame, places)
+        return frames_at(seen.latents, frame)
 
     def to_diffused(self, latents: Tensor, seen: Seen, places: Tensor) -> Tensor:
         """Return what is diffused, [B, P, C, h, w], of the targets' normalized latents."""
@@ -155,6 +172,19 @@ class VideoModel(nn.Module):
     def scalars(self) -> dict[str, Tensor]:
         """Return the present curvature, scale and spread of every level of S, M and T by metric tag."""
         return {} if self.context is None else self.context.scalars()
+
+    def _flow(self, latents: Tensor, context: ContextTokens | None, given: Given) -> GivenFlow | None:
+        """Return the flow of the given frames, if the model has a head for it, which needs the motion tokens."""
+        if self.flow is None or context is None or context.features is None:
+            return None
+        if context.motion is None or context.motion_valid is None:
+            return None
+        stride = self.config.autoencoder.stride
+        covered = (latents.shape[-2] * stride, latents.shape[-1] * stride)
+        motion, valid = context.motion, context.motion_valid
+        boxes = given.motion[:, 1:]
+        flow: GivenFlow = self.flow(latents, context.features, motion, valid, boxes, given.places, covered)
+        return flow
 
     def _shown(self, seen: Seen) -> ContextTokens | None:
         """Return the context tokens with the null token behind them, for clips that are dropped or show no region."""
@@ -176,6 +206,11 @@ def frame_before(given: Tensor, places: Tensor) -> Tensor:
     return ((given[:, None] < places[:, :, None]).sum(-1) - 1).clamp(min=0)
 
 
+def frames_at(latents: Tensor, frame: Tensor) -> Tensor:
+    """Return the latents [B, P, C, h, w] of given frames by their numbers, i64 [B, P], out of [B, F, C, h, w]."""
+    return latents[torch.arange(len(frame), device=frame.device)[:, None], frame]
+
+
 def predict_places(config: VideoModelConfig) -> tuple[Tensor, Tensor]:
     """Return the places of F given frames, i64 [F], and of the P targets behind them, i64 [P]."""
     places = torch.arange(config.frames)
@@ -193,6 +228,8 @@ def interpolate_places(config: VideoModelConfig) -> tuple[Tensor, Tensor]:
 def measure_residuals(model: VideoModel, clips: Iterable[Tensor]) -> None:
     """Set the size of what is diffused, channel by channel, from clips; without a residual it is 1.
 
+    Where the base is moved by a flow, that is not yet learnt: the size is that of the unmoved base.
+
     Args:
         model: With latents already measured.
         clips: u8 [B, T, H, W, 3], T frames of a window.
@@ -207,8 +244,8 @@ def measure_residuals(model: VideoModel, clips: Iterable[Tensor]) -> None:
     for frames in clips:
         latents = model.encode(frames)
         rows = len(frames)
-        seen = Seen(latents[:, given], given.expand(rows, -1), given.new_zeros(rows, dtype=torch.bool), None)
-        residual = latents[:, targets] - model.base(seen, targets.expand(rows, -1))
+        frame = frame_before(given.expand(rows, -1), targets.expand(rows, -1))
+        residual = latents[:, targets] - frames_at(latents[:, given], frame)
         squares += residual.double().square().mean((0, 1, 3, 4)) * rows
         count += rows
     if count == 0 or not bool((squares > 0).all()):
