@@ -51,6 +51,11 @@ class ByteBatch:
         return unpack_starts(self.bits, self.bytes.shape[1])
 
     @property
+    def rows(self) -> int:
+        """Rows, empty ones too."""
+        return self.bytes.shape[0]
+
+    @property
     def full(self) -> bool:
         """Whether every byte is data."""
         return self.n_bytes == self.bytes.numel()

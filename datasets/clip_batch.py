@@ -28,6 +28,7 @@ class ClipBatch:
         start: i64 [B], the clip's first frame, in frames of the video as it is stored.
         step: i64 [B], stored frames from one frame of the clip to the next.
         flipped: bool [B], whether the clip is mirrored, left for right, its boxes with it.
+        clips: Rows that hold a clip.
         position: Clips that all ranks together were given before this batch: epoch * clips + place in the epoch.
     """
 
@@ -39,11 +40,17 @@ class ClipBatch:
     start: Tensor
     step: Tensor
     flipped: Tensor
+    clips: int
     position: int
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel, or be saved, each tensor by itself and without the memory that lies around it."""
-        return ClipBatch, (*(getattr(self, name).clone() for name in TENSORS), self.position)
+        return ClipBatch, (*(getattr(self, name).clone() for name in TENSORS), self.clips, self.position)
+
+    @property
+    def rows(self) -> int:
+        """Rows, empty ones too."""
+        return self.video.shape[0]
 
     @property
     def filled(self) -> Tensor:

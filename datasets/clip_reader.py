@@ -5,6 +5,7 @@ Clips -> memory of one batch, reused -> frames, boxes and times of each clip, re
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -62,7 +63,7 @@ class ClipReader:
         Raises:
             StoreError: Something that a clip touches is damaged, and not to be left out.
         """
-        batch = ClipBatch(**self._tensors(rows), position=position)
+        batch = ClipBatch(**self._tensors(rows), clips=0, position=position)
         count = clips.parts.size
         batch.video.numpy()[:count] = clips.videos
         batch.start.numpy()[:count] = clips.offsets
@@ -94,7 +95,7 @@ class ClipReader:
                 flip_boxes(motion[row], self.frame_shape[1])
         if count < rows:
             _empty(batch, slice(count, rows))
-        return batch
+        return replace(batch, clips=int(np.count_nonzero(batch.video.numpy() >= 0)))
 
     @property
     def clip_bytes(self) -> int:

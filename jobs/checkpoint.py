@@ -1,6 +1,7 @@
 """Checkpoints: everything a run needs to go on exactly, without pickle.
 
     checkpoints/step-00001000/  model.safetensors  optimizer.safetensors (moments, random states)  state.json
+                                ema.safetensors (the running mean of the weights, where a run keeps one)
 
 A checkpoint is written beside and renamed, so it is complete or absent. It holds whole tensors under their parameters'
 names, so it is the same whatever the number of ranks that trained, and however the model was spread over them.
@@ -8,6 +9,7 @@ names, so it is the same whatever the number of ranks that trained, and however 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,22 @@ from torch import Tensor, nn
 
 from bytropix.datasets.store.commit import new_folder
 from bytropix.errors import RunError
-from bytropix.jobs.recipe import Recipe
+from bytropix.jobs.ema import Ema, trainable
+from bytropix.jobs.loop_config import TaskRecipe
 from bytropix.jobs.sharding import share_like, whole
 
 _RNG, _CUDA_RNG = "rng", "cuda_rng"
+_EMA = "ema.safetensors"
 
 
 def save_checkpoint(
     folder: Path,
-    recipe: Recipe,
+    recipe: TaskRecipe,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     *,
+    ema: Ema | None = None,
     write: bool = True,
 ) -> None:
     """Write a checkpoint as a whole.
@@ -41,6 +46,7 @@ def save_checkpoint(
         model: Its weights are kept.
         optimizer: Its moments are kept.
         state: Plain data: the step, the stream's state.
+        ema: The running mean of the weights, if there is one.
         write: Off on ranks that only hand over their shares.
 
     Raises:
@@ -48,6 +54,7 @@ def save_checkpoint(
     """
     weights = _wholes(model.state_dict(), keep=write)
     tensors = _wholes(_moments(model, optimizer), keep=write)
+    means = None if ema is None else _wholes(ema.means, keep=write)
     if not write:
         return
     tensors[_RNG] = torch.get_rng_state()
@@ -58,6 +65,8 @@ def save_checkpoint(
         try:
             save_file(weights, beside / "model.safetensors")
             save_file(tensors, beside / "optimizer.safetensors")
+            if means is not None:
+                save_file(means, beside / _EMA)
         except SafetensorError as error:  # a full disk reaches us as text
             raise RunError(f"{folder}: cannot be written ({error}); free some space and go on with --resume") from error
         (beside / "state.json").write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -69,31 +78,30 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
     Raises:
         RunError: The file is missing or damaged, or belongs to another config.
     """
-    tensors = _read(checkpoint / "model.safetensors")
-    wanted = model.state_dict()
-    wrong = sorted(
-        name
-        for name in wanted.keys() | tensors.keys()
-        if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape
-    )
-    if wrong:
-        raise RunError(
-            f"{checkpoint}: a checkpoint of another config ({len(wrong)} tensors differ, first '{wrong[0]}'); "
-            "restore the config.toml it was made with"
-        )
-    model.load_state_dict(tensors)
+    model.load_state_dict(_matching(checkpoint / "model.safetensors", model.state_dict()))
+
+
+def load_means(checkpoint: Path, model: nn.Module) -> None:
+    """Give `model`, whose parameters are whole, the running mean of a checkpoint as its weights.
+
+    Raises:
+        RunError: The file is missing or damaged, or belongs to another config.
+    """
+    weights = trainable(model)
+    model.load_state_dict(_matching(checkpoint / _EMA, weights), strict=False)
 
 
 def load_training(
-    checkpoint: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer
+    checkpoint: Path, recipe: TaskRecipe, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None
 ) -> dict[str, Any]:
-    """Restore optimizer and random state of a checkpoint and return its plain state.
+    """Restore optimizer, running mean and random state of a checkpoint and return its plain state.
 
     Args:
         checkpoint: Its folder.
         recipe: The recipe of the run that goes on.
         model: The one that `optimizer` is for; its parameters may be whole or shares.
         optimizer: Takes the moments, each as its parameter is laid out.
+        ema: Takes the running mean, if the run keeps one.
 
     Raises:
         RunError: A file is missing or damaged, or the checkpoint belongs to another config.
@@ -116,12 +124,34 @@ def load_training(
         _load_moments(tensors, model, optimizer)
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unreadable(checkpoint / "optimizer.safetensors", error) from error
+    if ema is not None:
+        ema.load(_matching(checkpoint / _EMA, ema.means))
     return state
 
 
-def identity_of(recipe: Recipe) -> str:
+def identity_of(recipe: TaskRecipe) -> str:
     """Return the sha256 of what decides the weights of a run."""
     return hashlib.sha256(json.dumps(recipe.identity(), sort_keys=True).encode()).hexdigest()
+
+
+def _matching(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a file, which have the wanted names and shapes.
+
+    Raises:
+        RunError: They have not, or the file is missing or damaged.
+    """
+    tensors = _read(path)
+    wrong = sorted(
+        name
+        for name in wanted.keys() | tensors.keys()
+        if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape
+    )
+    if wrong:
+        raise RunError(
+            f"{path.parent}: a checkpoint of another config ({len(wrong)} tensors differ, first '{wrong[0]}'); "
+            "restore the config.toml it was made with"
+        )
+    return tensors
 
 
 def _read(path: Path) -> dict[str, Tensor]:

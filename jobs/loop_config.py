@@ -1,15 +1,16 @@
 """The settings that every training loop has, whatever it trains; each task adds its own.
 
-LoopConfig <- TrainConfig (bytes), VideoTrainConfig (clips)
+LoopConfig <- TrainConfig (bytes), VideoTrainConfig (clips)        TaskRecipe: what the loop asks of a whole recipe
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import tyro
 
 from bytropix.config import ADDED_LATER
 from bytropix.errors import ConfigError
+from bytropix.optim import OptimConfig
 
 # Fields of the loop that a resumed run may change. All else decides the weights, or the windows they are trained on;
 # a stream counts windows, so it goes on exactly where the batch is another, or spread over other ranks.
@@ -83,3 +84,21 @@ class LoopConfig:
     def step_windows(self) -> int:
         """Windows of an optimizer step, of all ranks together."""
         return self.batch * self.accumulate
+
+
+class TaskRecipe(Protocol):
+    """What decides a run; a frozen dataclass that `to_plain` takes."""
+
+    @property
+    def train(self) -> LoopConfig:
+        """The loop."""
+        ...
+
+    @property
+    def optim(self) -> OptimConfig:
+        """The optimizer and its schedule."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return the plain form of what may not change when a run is resumed."""
+        ...

@@ -2,28 +2,35 @@
 
     runs/NAME/config.toml   store.json   babylon/   log.jsonl   events.out.tfevents.*   checkpoints/step-00001000/
 
-What a model needs of its store, the patcher and how files were cut into documents, is copied, so that a run can be
-moved and still cut bytes as its training did. The latest checkpoint is found by listing.
+What a model needs of its store is copied; for a byte model the patcher and how files were cut into documents, so that a
+run can be moved and still cut bytes as its training did. The latest checkpoint is found by listing.
 """
 
 import json
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from bytropix.config import from_plain, to_plain
-from bytropix.datasets.mixture import Mixture
-from bytropix.datasets.store import load_patcher, open_storage, write_patcher
+from torch import nn
+
+from bytropix.config import to_plain
+from bytropix.datasets.store import load_patcher, open_storage
 from bytropix.datasets.store.commit import write_file
 from bytropix.errors import ConfigError, RunError
-from bytropix.jobs.checkpoint import load_weights
+from bytropix.jobs.checkpoint import load_means, load_weights
+from bytropix.jobs.kinds import KINDS, R, kind_in, recipe_in
+from bytropix.jobs.loop_config import TaskRecipe
 from bytropix.jobs.recipe import ByteModel, Recipe, build_model
-from bytropix.jobs.source import Source, facts_of, stores_of
 from bytropix.jobs.toml_text import write_toml
 from bytropix.patching import Patcher
 
+T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
+
 CONFIG, STORE, LOG, CHECKPOINTS = "config.toml", "store.json", "log.jsonl", "checkpoints"
+AUTOENCODER = "autoencoder"  # in a video model's run, the run that trained its autoencoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,7 @@ class RunFolder:
 
     path: Path
 
-    def admit(self, recipe: Recipe, *, resume: bool) -> None:
+    def admit(self, recipe: TaskRecipe, *, resume: bool) -> None:
         """Check that a recipe may be trained here; nothing is written.
 
         With `resume`, a run that is there must have the same identity.
@@ -43,42 +50,65 @@ class RunFolder:
         if (self.path / CONFIG).is_file():
             if not resume:
                 raise RunError(f"{self.path}: a run is already there; go on with --resume or choose another --run")
-            differs = _first_difference(self.recipe().identity(), recipe.identity())
+            differs = _first_difference(self.recipe(type(recipe)).identity(), recipe.identity())
             if differs:
                 raise RunError(f"{self.path}: made with another config ({differs}); use its values or another --run")
         elif self.path.exists() and not (self.path.is_dir() and _only_ours(self.path)):
             raise RunError(f"{self.path}: exists and is not a run; choose another --run")
 
-    def keep(self, recipe: Recipe, source: Source) -> None:
-        """Write the recipe and what is needed of the store, of a mixture's first one; make the folder if need be.
+    def keep(self, recipe: TaskRecipe, kept: Callable[[Path], dict[str, Any]]) -> None:
+        """Write the recipe and what is needed of the store; make the folder if need be.
 
         What was kept of a store stays as soon as there is a checkpoint: the weights were trained with that.
+
+        Args:
+            recipe: The recipe.
+            kept: Writes files into the folder and returns the content of store.json.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.checkpoints() and (self.path / STORE).is_file()):
-            store = stores_of(source)[0]
-            kept: dict[str, Any] = {
-                "name": store.name,
-                "fingerprint": store.fingerprint,
-                "config": store.manifest.config,
-                "patcher": write_patcher(open_storage(self.path), store.patcher())[0],
-            }
-            if isinstance(source, Mixture):
-                kept["mixture"] = {**facts_of(source), "step_windows": recipe.train.step_windows}
-            write_file(self.path / STORE, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
+            content = json.dumps(kept(self.path), indent=1, sort_keys=True)
+            write_file(self.path / STORE, f"{content}\n".encode())
         write_file(self.path / CONFIG, f"{write_toml(to_plain(recipe))}\n".encode())
 
-    def recipe(self) -> Recipe:
-        """Return the recipe of this run.
+    def kind(self) -> str:
+        """Return what was trained here, "bytes" or "video".
 
         Raises:
             RunError: There is no run here, or its config cannot be read.
         """
+        return self._read_config(kind_in)
+
+    @overload
+    def recipe(self) -> Recipe: ...
+
+    @overload
+    def recipe(self, asked: type[R]) -> R: ...
+
+    def recipe(self, asked: type[Any] = Recipe) -> Any:
+        """Return the recipe of this run; unless another class is asked for, that of a byte model.
+
+        Raises:
+            RunError: There is no run here, it is of another kind, or its config cannot be read.
+        """
+        found = self._read_config(recipe_in)
+        if not issubclass(asked, type(found)):
+            kind = self.kind()
+            raise RunError(f"{self.path}: a run of a {kind} model, which is for {KINDS[kind].commands}")
+        return found
+
+    def _read_config(self, read: Callable[[dict[str, Any]], T]) -> T:
+        """Return what `read` finds in config.toml.
+
+        Raises:
+            RunError: There is none, or it cannot be read.
+        """
         config = self.path / CONFIG
         if not config.is_file():
-            raise RunError(f"{self.path}: no run there ({CONFIG} is missing); train one with `bytropix train bytes`")
+            commands = " or ".join(f"`{kind.train}`" for kind in KINDS.values())
+            raise RunError(f"{self.path}: no run there ({CONFIG} is missing); train one with {commands}")
         try:
-            return from_plain(Recipe, tomllib.loads(config.read_text("utf-8")))
+            return read(tomllib.loads(config.read_text("utf-8")))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError) as error:
             raise RunError(f"{config}: cannot be read ({error}); restore it or train again") from error
 
@@ -118,15 +148,27 @@ class RunFolder:
             raise RunError(f"{self.path / STORE}: no step_windows ({error}); restore it or train again") from error
 
     def model(self) -> ByteModel:
-        """Return the model with the weights of the latest checkpoint, in evaluation mode.
+        """Return the byte model with the weights of the latest checkpoint, in evaluation mode.
+
+        Raises:
+            RunError: There is no run or checkpoint, it is of another kind, or it cannot be read.
+        """
+        return self.load(build_model(self.recipe()))
+
+    def load(self, model: M) -> M:
+        """Give a model the weights of the latest checkpoint, their running mean if the run keeps one; return it.
+
+        Args:
+            model: What the run's recipe builds; put in evaluation mode.
 
         Raises:
             RunError: There is no run or checkpoint, or it cannot be read.
         """
-        recipe = self.recipe()
+        averaged = self._read_config(recipe_in).train.ema > 0
         checkpoint = self.latest()
-        model = build_model(recipe)
         load_weights(checkpoint, model)
+        if averaged:
+            load_means(checkpoint, model)
         return model.eval()
 
     def checkpoints(self) -> list[Path]:
@@ -145,7 +187,8 @@ class RunFolder:
         """
         found = self.checkpoints()
         if not found:
-            raise RunError(f"{self.path}: no checkpoint yet; train it with `bytropix train bytes --run {self.path}`")
+            train = KINDS[self.kind()].train
+            raise RunError(f"{self.path}: no checkpoint yet; train it with `{train} --run {self.path}`")
         return found[-1]
 
     def _of_store(self, key: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -170,8 +213,8 @@ class RunFolder:
 
 
 def _only_ours(path: Path) -> bool:
-    """Whether a folder holds no more than a run that died before its config was written."""
-    return all(file.name.endswith((STORE, CONFIG, "babylon")) for file in path.iterdir())
+    """Whether a folder holds no more than a run that died before its config was written, or that of its autoencoder."""
+    return all(file.name.endswith((STORE, CONFIG, "babylon", AUTOENCODER)) for file in path.iterdir())
 
 
 def _step_of(line: str) -> int:

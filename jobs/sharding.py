@@ -1,6 +1,6 @@
 """One model on all ranks: a copy each (DDP), or a share of every parameter each (FSDP2).
 
-    model -> SharedModel -> nats of this rank's rows -> backward -> gradients averaged over the ranks -> clipped
+    model -> SharedModel -> loss of this rank's rows -> backward -> gradients averaged over the ranks -> clipped
     share (DTensor) -> whole -> checkpoints, the same for any number of ranks -> share_like -> share
 
 Parameters without dimensions, the curvatures, scales and spreads, are never shared: they stay plain copies, whose
@@ -10,65 +10,70 @@ gradients are averaged here. What FSDP2 needs takes two seconds to import, which
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from bytropix.byte_lm.layers import Block
-from bytropix.datasets.batch import ByteBatch
 from bytropix.jobs.ranks import Ranks
-from bytropix.jobs.recipe import ByteModel
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-class TotalNats(nn.Module):
-    """The nats of all data bytes of a batch; what DDP calls, as models are not called by their `forward`."""
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How FSDP2 splits a model.
 
-    def __init__(self, model: ByteModel) -> None:
-        super().__init__()
-        self.model = model
+    Attributes:
+        root: The module whose `forward`, or one of whose `methods`, a training step calls once: the model, or the
+            module that has model and loss.
+        blocks: Classes of the modules below it that are gathered one at a time.
+        methods: Methods of `root` besides `forward` that need its parameters whole.
+    """
 
-    def forward(self, batch: ByteBatch) -> Tensor:
-        """Return the sum, a tensor of no dimensions; padding counts nothing."""
-        nats_BT = self.model.nats(batch.bytes, batch.starts, batch.patches, batch.documents)
-        return nats_BT.sum() if batch.full else torch.where(batch.data, nats_BT, 0).sum()
+    root: nn.Module
+    blocks: tuple[type[nn.Module], ...]
+    methods: tuple[str, ...] = ()
 
 
 class SharedModel:
     """A model that all ranks train together.
 
     Args:
-        model: The same on every rank; with "fsdp" its parameters become shares, in place.
+        model: The same on every rank.
+        loss: The module that a step calls: `loss(batch, positions)` returns a sum of losses, and tallies.
         ranks: All ranks.
-        shard: "ddp" or "fsdp". A process that is alone has the whole model with either.
+        shares: With FSDP2, how parameters become shares, in place; `None` for DDP. A process that is alone has the
+            whole model with either.
 
     Attributes:
         model: That model.
     """
 
-    def __init__(self, model: ByteModel, ranks: Ranks, shard: str) -> None:
+    def __init__(self, model: nn.Module, loss: nn.Module, ranks: Ranks, shares: Shares | None) -> None:
         self.model = model
         self._ranks = ranks
-        self._nats: nn.Module = TotalNats(model)
+        self._loss = loss
         self._alone: list[nn.Parameter] = []
-        if ranks.grouped and shard == "fsdp":
-            self._alone = _fully_shard(model)
+        if ranks.grouped and shares is not None:
+            self._alone = _fully_shard(shares)
         elif ranks.grouped:
-            self._nats = DistributedDataParallel(self._nats, gradient_as_bucket_view=True)
-            self._nats.broadcast_buffers = False  # they are tables, the same on all ranks
+            self._loss = DistributedDataParallel(loss, gradient_as_bucket_view=True)
+            self._loss.broadcast_buffers = False  # they are tables, the same on all ranks
 
-    def nats(self, batch: ByteBatch) -> Tensor:
-        """Return the nats of all data bytes of this rank's rows."""
-        total: Tensor = self._nats(batch)
-        return total
+    def loss(self, batch: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses of this rank's rows, and their tallies."""
+        total, tallies = self._loss(batch, positions)
+        return total, tallies
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[None]:
-        """Run `nats` and its backward pass inside; gradients are averages over the ranks after the `last` of a step."""
-        later = isinstance(self._nats, DistributedDataParallel) and not last
-        with self._nats.no_sync() if later else nullcontext():  # type: ignore[operator]
+        """Run `loss` and its backward pass inside; gradients are averages over the ranks after the `last` of a step."""
+        later = isinstance(self._loss, DistributedDataParallel) and not last
+        with self._loss.no_sync() if later else nullcontext():  # type: ignore[operator]
             yield
         if last and self._alone:
             self._average_alone()
@@ -107,9 +112,9 @@ def split_groups(optimizer: torch.optim.Optimizer) -> None:
             optimizer.add_param_group({**group, "params": other})
 
 
-def plain_copy(model: ByteModel, build: Callable[[], ByteModel]) -> ByteModel:
+def plain_copy(model: Model, build: Callable[[], Model]) -> Model:
     """Return a model whose parameters are whole: itself, or one on the CPU from what all ranks bring together."""
-    if not any(_is_share(parameter) for parameter in model.parameters()):
+    if not any(is_share(parameter) for parameter in model.parameters()):
         return model
     weights = {name: whole(tensor).cpu() for name, tensor in model.state_dict().items()}
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn in vain
@@ -120,13 +125,13 @@ def plain_copy(model: ByteModel, build: Callable[[], ByteModel]) -> ByteModel:
 
 def whole(x: Tensor) -> Tensor:
     """Return a tensor of which the ranks hold shares as a whole; all ranks come here together."""
-    full: Tensor = x.full_tensor() if _is_share(x) else x  # type: ignore[attr-defined]
+    full: Tensor = x.full_tensor() if is_share(x) else x  # type: ignore[attr-defined]
     return full
 
 
 def share_like(x: Tensor, like: Tensor) -> Tensor:
     """Return this rank's share of a whole tensor, laid out as `like` is; without any exchange with other ranks."""
-    if not _is_share(like) or x.shape != like.shape:
+    if not is_share(like) or x.shape != like.shape:
         return x
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -134,20 +139,21 @@ def share_like(x: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(x.to(like.device), shared.device_mesh, shared.placements, src_data_rank=None)
 
 
-def _fully_shard(model: ByteModel) -> list[nn.Parameter]:
+def _fully_shard(shares: Shares) -> list[nn.Parameter]:
     """Turn parameters into shares, in place; return those that stay whole."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    alone = [parameter for parameter in model.parameters() if not parameter.dim()]
-    for block in [module for module in model.modules() if isinstance(module, Block)]:
+    alone = [parameter for parameter in shares.root.parameters() if not parameter.dim()]
+    for block in [module for module in shares.root.modules() if isinstance(module, shares.blocks)]:
         fully_shard(block)
-    fully_shard(model, reshard_after_forward=True, ignored_params=set(alone))
-    register_fsdp_forward_method(model, "nats")
+    fully_shard(shares.root, reshard_after_forward=True, ignored_params=set(alone))
+    for method in shares.methods:
+        register_fsdp_forward_method(shares.root, method)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nobody writes to
     return alone
 
 
-def _is_share(x: Tensor) -> bool:
+def is_share(x: Tensor) -> bool:
     """Whether a tensor is a rank's share, a DTensor."""
     return hasattr(x, "full_tensor")
 
@@ -156,5 +162,5 @@ def _kinds(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Return the shares and the whole parameters, apart, of those that are there."""
     kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in parameters:
-        kinds[not _is_share(parameter)].append(parameter)
+        kinds[not is_share(parameter)].append(parameter)
     return [kind for kind in kinds if kind]

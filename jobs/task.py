@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from bytropix.datasets.resumable import ResumableStream
-from bytropix.jobs.loop_config import LoopConfig
+from bytropix.jobs.loop_config import TaskRecipe
 from bytropix.jobs.metrics import RunLog, Unit
 from bytropix.jobs.ranks import Ranks
 from bytropix.jobs.sharding import Shares
 from bytropix.jobs.source import Source
-from bytropix.optim import OptimConfig
 
 
 class Batch(Protocol):
@@ -42,24 +41,6 @@ class Batch(Protocol):
 
     def pin_memory(self) -> Self:
         """Return the batch in pinned memory."""
-        ...
-
-
-class TaskRecipe(Protocol):
-    """What decides a run; a frozen dataclass that `to_plain` takes."""
-
-    @property
-    def train(self) -> LoopConfig:
-        """The loop."""
-        ...
-
-    @property
-    def optim(self) -> OptimConfig:
-        """The optimizer and its schedule."""
-        ...
-
-    def identity(self) -> dict[str, Any]:
-        """Return the plain form of what may not change when a run is resumed."""
         ...
 
 
@@ -131,7 +112,7 @@ class Task(Protocol[B]):
         ...
 
     def tallied(self, tallies: Tensor) -> Mapping[str, float]:
-        """Return scalars by tag from tallies f64 [k, 2] on the CPU, those of all ranks since the last log row."""
+        """Return scalars by tag from tallies f64 [k, 2] on the CPU, those of all ranks since the last row; k > 0."""
         ...
 
     def reading(self, stream: ResumableStream[B], position: int, since: int) -> Mapping[str, float]:

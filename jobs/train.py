@@ -1,41 +1,37 @@
-"""The training loop of byte models, on one rank or on many.
+"""The training loop, of any task, on one rank or on many.
 
-    ByteStream -> micro-batches -> nats -> gradients -> clip -> AdamW -> scalars, samples, checkpoints -> runs/NAME
-        (each rank its rows)       (averaged over ranks)                 (rank 0 alone writes)
+    stream -> micro-batches -> losses -> gradients -> clip -> AdamW -> mean of weights -> scalars, samples, checkpoints
+        (each rank its rows)     (averaged over ranks)                                       (rank 0 alone writes)
 
 SIGTERM and Ctrl-C finish the step at hand, save a checkpoint and leave. A resumed run repeats no window and skips none;
-on CPU its losses are those of the run that was never stopped. The loss of a step is the mean over all data bytes of all
-ranks, so it is the same for any number of them, but for rounding.
+on CPU its losses are those of the run that was never stopped. The loss of a step is the mean over all units of data, of
+all ranks, so it is the same for any number of them, but for rounding. A step whose gradient is not finite changes
+nothing: the optimizer sees that on the device, and the host learns of it when it next asks for losses.
 """
 
 import math
 import signal
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bytropix.datasets.batch import ByteBatch
-from bytropix.datasets.gather import CACHE_BYTES
-from bytropix.datasets.stream import ByteStream
-from bytropix.errors import ConfigError
 from bytropix.jobs.checkpoint import load_training, load_weights, save_checkpoint
-from bytropix.jobs.evaluation import bits_per_byte
+from bytropix.jobs.ema import Ema
 from bytropix.jobs.incoming import Incoming, incoming
-from bytropix.jobs.metrics import RunLog, module_gradient_norms
+from bytropix.jobs.metrics import RunLog, Step, gradient_norms
 from bytropix.jobs.ranks import ALONE, Ranks
-from bytropix.jobs.recipe import ByteModel, Recipe, build_model, choose_device
+from bytropix.jobs.recipe import choose_device
 from bytropix.jobs.run_folder import RunFolder
-from bytropix.jobs.sharding import SharedModel, plain_copy, split_groups
-from bytropix.jobs.source import Source, names_of, progress_of, stores_of
-from bytropix.jobs.writing import sample_text
+from bytropix.jobs.sharding import SharedModel, split_groups
+from bytropix.jobs.task import B, Task
 from bytropix.optim import learning_rate, make_adamw
 
 # Not cuDNN's, which plans anew for each shape: the number of patches is another in nearly every batch.
@@ -63,12 +59,11 @@ class StopFlag:
         self.raised = True
 
 
-class Training:
-    """One training run from its recipe, store or mixture, and run folder.
+class Training(Generic[B]):
+    """One training run from its task and run folder.
 
     Args:
-        recipe: What to train.
-        source: Where the bytes come from; of a mixture, the run keeps the patcher of the first store.
+        task: What to train on what.
         run: The run folder; written to once everything else has been checked.
         resume: Go on from the latest checkpoint, if there is one.
         ranks: All ranks, each of which makes one of these.
@@ -77,32 +72,39 @@ class Training:
         changes: What a resumed run does otherwise than before, in words.
 
     Raises:
-        ConfigError: The split cannot be read so, is shorter than the context, or the ranks do not divide the batch.
+        ConfigError: The source cannot be read so, or the ranks do not divide the batch.
         RunError: The folder is taken, or the checkpoint cannot be read or belongs to another config.
         StoreError: The checkpoint was trained on another store.
     """
 
-    def __init__(self, recipe: Recipe, source: Source, run: Path, *, resume: bool, ranks: Ranks = ALONE) -> None:
-        self.recipe, self.source, self.ranks = recipe, source, ranks
-        self.step = 0
+    def __init__(self, task: Task[B], run: Path, *, resume: bool, ranks: Ranks = ALONE) -> None:
+        self.task, self.recipe, self.ranks = task, task.recipe, ranks
+        train = self.recipe.train
+        self.step = self._skipped = 0
         self.changes: list[str] = []
         with ranks.together():
-            self.device = choose_device(recipe.train.device)
-            self.stream = self._stream()
-            torch.manual_seed(recipe.train.seed)
-            self.model: ByteModel = build_model(recipe).to(self.device)
-            self.patcher = stores_of(source)[0].patcher()
+            self.device = choose_device(train.device)
+            self.stream = task.stream(self.device, ranks)
+            torch.manual_seed(train.seed)
+            self.model = task.build().to(self.device)
         self.run = RunFolder(run)
         with ranks.together():
             if ranks.speaks:
-                self.run.admit(recipe, resume=resume)
+                self.run.admit(self.recipe, resume=resume)
         with ranks.together():
             begun = resume and bool(self.run.checkpoints())
             if begun:
                 load_weights(self.run.latest(), self.model)
-        self.shared = SharedModel(self.model, ranks, recipe.train.shard)
-        self.optimizer = make_adamw(self.model, recipe.optim)
+            else:
+                task.prepare(self.model, self.device, ranks)
+        loss = task.loss(self.model)
+        if train.compile:
+            loss.compile()
+        shares = task.shares(self.model, loss) if train.shard == "fsdp" else None
+        self.shared = SharedModel(self.model, loss, ranks, shares)
+        self.optimizer = make_adamw(self.model, self.recipe.optim)
         split_groups(self.optimizer)
+        self.ema = Ema(self.model, train.ema) if train.ema else None
         with ranks.together():
             if begun:
                 self._go_on(self.run.latest())
@@ -110,7 +112,7 @@ class Training:
         self._kept = self.step if begun else None  # step of the newest checkpoint
         with ranks.together():
             if ranks.speaks:
-                self.run.keep(recipe, source)
+                self.run.keep(self.recipe, task.kept)
                 if resume:
                     self.run.forget_after(self.step)
 
@@ -118,15 +120,15 @@ class Training:
         """Train to the last step or until told to stop; return whether the last step was reached.
 
         Raises:
-            RunError: A loss is not finite.
+            RunError: A loss is not finite, or more gradients are not than may be.
         """
         train = self.recipe.train
         with (
             StopFlag() as stop,
-            RunLog(self.run.path, first=self.step, steps=train.steps, ranks=self.ranks) as log,
+            self._log() as log,
             closing(incoming(self.stream, self.device)) as batches,  # type: ignore[type-var]
         ):
-            log.describe(self.model, self.source)
+            log.describe(self.model, self.task.source)
             while self.step < train.steps and self._one_step(batches, log, stop):
                 last = self.step == train.steps
                 if last or self.step % train.checkpoint_every == 0:
@@ -138,34 +140,23 @@ class Training:
                 self._save(log)
         return self.step >= train.steps
 
-    def _stream(self) -> ByteStream:
-        """Return this rank's stream."""
+    def _log(self) -> RunLog:
+        """Return the writers of this run."""
         train = self.recipe.train
-        stream = ByteStream(
-            self.source,
-            context=train.context,
-            batch=train.batch,
-            seed=train.seed,
-            rank=self.ranks.rank,
-            ranks=self.ranks.count,
-            pack=train.pack,
-            checks=train.checks,
-            budget=train.damage_budget,
-            # Each store of a mixture has a round of blocks of its own under way.
-            cache_bytes=CACHE_BYTES // 2 * max(2, len(stores_of(self.source))),
-            pinned=self.device.type == "cuda",
+        return RunLog(
+            self.run.path,
+            self.task.unit,
+            first=self.step,
+            steps=train.steps,
+            bad_steps=train.bad_steps,
+            skipped=self._skipped,
+            ranks=self.ranks,
         )
-        if stream.n_bytes < train.context:
-            raise ConfigError(
-                f"train.context is {train.context} bytes, but there are only {stream.n_bytes} to train on; take a "
-                "shorter context or ingest more"
-            )
-        return stream
 
     def _go_on(self, checkpoint: Path) -> None:
-        """Take up optimizer, stream and step of a checkpoint."""
-        state = load_training(checkpoint, self.recipe, self.model, self.optimizer)
-        self.step = state["step"]
+        """Take up optimizer, mean of weights, stream and step of a checkpoint."""
+        state = load_training(checkpoint, self.recipe, self.model, self.optimizer, self.ema)
+        self.step, self._skipped = state["step"], state.get("skipped", 0)
         self.stream.load_state_dict(state["stream"])
         self.changes = [
             f"{name} is {now}, was {state['spread'][name]}"
@@ -187,15 +178,17 @@ class Training:
         """Write a checkpoint of this step, unless it is there already."""
         if self._kept == self.step:
             return
-        with self.ranks.together():
-            log.flush()
+        self._tell(log)
         state = {"step": self.step, "stream": self._behind, "spread": self._spread()}
+        state |= {"skipped": log.skipped} if log.skipped else {}
         target = self.run.checkpoint(self.step)
         with self.ranks.together():
-            save_checkpoint(target, self.recipe, self.model, self.optimizer, state, write=self.ranks.speaks)
+            save_checkpoint(
+                target, self.recipe, self.model, self.optimizer, state, ema=self.ema, write=self.ranks.speaks
+            )
         self._kept = self.step
 
-    def _one_step(self, batches: Incoming, log: RunLog, stop: StopFlag) -> bool:
+    def _one_step(self, batches: Incoming[B], log: RunLog, stop: StopFlag) -> bool:
         """Run one optimizer step and log it; return whether it was run, and no rank was told to stop before it."""
         if self.ranks.sums(stop.raised) != [0]:
             return False  # before the next batch, which may be long in coming, or damaged
@@ -203,7 +196,7 @@ class Training:
         with self.ranks.together():
             taken = [next(batches) for _ in range(self.recipe.train.accumulate)]
         waited = time.perf_counter() - asked
-        n_bytes, stopping = self.ranks.sums(sum(batch.n_bytes for batch, _ in taken), stop.raised)
+        n_units, stopping = self.ranks.sums(sum(self.task.units(batch) for batch, _ in taken), stop.raised)
         if stopping:
             return False
         optim, train = self.recipe.optim, self.recipe.train
@@ -212,72 +205,79 @@ class Training:
             group["lr"] = rate
         self.ranks.seed_step(train.seed, self.step)
         self.model.train()
-        loss = self._backward([batch for batch, _ in taken], max(1, n_bytes))
+        loss, tallies = self._backward([batch for batch, _ in taken], max(1, n_units))
         self.step += 1
         told = self.step % train.log_every == 0 or self.step == train.steps
-        scalars = module_gradient_norms(self.model) if told else {}
-        norm = self.shared.clip(optim.clip or math.inf)
+        scalars = gradient_norms(self.task.parts(self.model)) if told else {}
+        norm, finite = self._update()
+        self._behind = taken[-1][1]
+        step = Step(self.step, taken[0][0].position, loss, finite)
+        log.step(step, tallies, read=n_units, waited=waited)
+        if told:
+            self._tell(log)
+            scalars |= {"optim/lr": rate, "grad_norm/all": float(norm)} | self._read()
+            scalars |= {tag: float(value) for tag, value in self.task.scalars(self.model).items()}
+            log.scalars(self.step, scalars)
+            if self.ranks.speaks:
+                self.task.show(taken[-1][0], self.step, log)
+        return True
+
+    def _backward(self, batches: list[B], n_units: int) -> tuple[Tensor, Tensor]:
+        """Add the gradients of a step's micro-batches; return this rank's share of the mean loss, and its tallies.
+
+        Args:
+            batches: This rank's rows of each, on the device.
+            n_units: Units of data in all of them, on all ranks.
+        """
+        loss, tallies = torch.zeros((), device=self.device), torch.zeros(0)
+        for number, batch in enumerate(batches, 1):
+            first, ranks = batch.position + self.ranks.rank, self.ranks.count
+            positions = torch.arange(first, first + batch.rows * ranks, ranks, device=self.device)
+            with self.shared.micro_batch(last=number == len(batches)):
+                rounded = torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device))
+                with rounded, sdpa_kernel(ATTENTION):
+                    total, counted = self.shared.loss(batch, positions)
+                # Gradients are averaged over the ranks, which would divide by their number once more.
+                (total * (ranks / n_units)).backward()  # type: ignore[no-untyped-call]
+            loss += total.detach() / n_units
+            tallies = counted if number == 1 else tallies + counted
+        return loss, tallies
+
+    def _update(self) -> tuple[Tensor, Tensor]:
+        """Change the weights and their mean, unless the gradient is not finite; return its norm, and 1.0 if it is."""
+        norm = self.shared.clip(self.recipe.optim.clip or math.inf)
+        finite = norm.isfinite().float()
+        self.optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._behind = taken[-1][1]
-        log.step(self.step, loss, position=taken[0][0].position, read=n_bytes, waited=waited)
-        if told:
-            with self.ranks.together():
-                log.flush()
-            scalars |= {"optim/lr": rate, "grad_norm/all": float(norm)} | self._mixture()
-            if train.checks == "quarantine":
-                scalars["data/damaged_blocks"] = self.damaged_blocks()
-            log.scalars(self.step, scalars | {tag: float(value) for tag, value in self.model.scalars().items()})
-            log.patches(self.step, taken[-1][0].starts)
-        return True
+        if self.ema is not None:
+            self.ema.update(self.step, finite)
+        return norm, finite
 
     def damaged_blocks(self) -> int:
         """Return how many damaged blocks all ranks together have left out; they come here together."""
         return self.ranks.sums(sum(damage.blocks for damage in self.stream.quarantined))[0]
 
-    def _mixture(self) -> dict[str, float]:
-        """Return how the stores of a mixture were read since the last step that was told of, by tag."""
+    def _read(self) -> dict[str, float]:
+        """Return how the source was read since the last step that was told of, by tag."""
+        train = self.recipe.train
         position = self._behind["position"]  # a mixture has no epochs that it would count from
-        since = max(0, position - self.recipe.train.log_every * self.recipe.train.step_windows)
-        return progress_of(self.source, self.stream.order, position, since)
+        since = max(0, position - train.log_every * train.step_windows)
+        damaged = {"data/damaged_blocks": float(self.damaged_blocks())} if train.checks == "quarantine" else {}
+        return {**self.task.reading(self.stream, position, since), **damaged}
 
-    def _backward(self, batches: list[ByteBatch], n_bytes: int) -> Tensor:
-        """Add the gradients of a step's micro-batches; return this rank's share of the mean loss in nats.
-
-        Args:
-            batches: This rank's rows of each, on the device.
-            n_bytes: Data bytes of all of them on all ranks.
-        """
-        loss = torch.zeros((), device=self.device)
-        for number, batch in enumerate(batches, 1):
-            with self.shared.micro_batch(last=number == len(batches)):
-                rounded = torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device))
-                with rounded, sdpa_kernel(ATTENTION):
-                    nats = self.shared.nats(batch)
-                # Gradients are averaged over the ranks, which would divide by their number once more.
-                (nats * (self.ranks.count / n_bytes)).backward()  # type: ignore[no-untyped-call]
-            loss += nats.detach() / n_bytes
-        return loss
+    def _tell(self, log: RunLog) -> None:
+        """Write the steps that were held back."""
+        with self.ranks.together():
+            tallies = log.flush()
+        if len(tallies):
+            log.scalars(self.step, self.task.tallied(tallies))
 
     def _evaluate(self, log: RunLog) -> None:
-        """Log bits per byte on the val split and a text sample; every rank scores the same windows."""
-        train = self.recipe.train
-        with self.ranks.together():
-            log.flush()
-        with self.ranks.together():
-            named = zip(names_of(self.source), stores_of(self.source), strict=True)
-            stores = {name: store for name, store in named if store.parts("val")}
-            at_most = -(-train.evaluate_bytes // max(1, len(stores)))
-            found = {
-                name: bits_per_byte(self.model, store, split="val", context=train.context, at_most=at_most)
-                for name, store in stores.items()
-            }
-            if found:
-                log.evaluated(self.step, found)
-        if train.sample_bytes:
-            model = plain_copy(self.model, lambda: build_model(self.recipe))
-            if self.ranks.speaks:
-                log.text(self.step, sample_text(model, self.patcher, train.context, train.sample_bytes))
+        """Let the task evaluate the model, with the mean of its weights if the run keeps one."""
+        self._tell(log)
+        with self.ema.instead() if self.ema is not None else nullcontext():
+            self.task.evaluate(self.model, self.step, log, self.ranks)
         log.restart_clock()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from bytropix.datasets.store import Store
 from bytropix.errors import SourceError
+from bytropix.jobs.byte_task import ByteTask
 from bytropix.jobs.commands.evaluate import compare, report
 from bytropix.jobs.demo_folder import make_way
 from bytropix.jobs.recipe import read_recipe
@@ -52,12 +53,13 @@ class Demo:
         store = _ingest(self.folder)
         _say(f"2/4 train: {self.folder / 'run'} (about three minutes; Ctrl-C stops it and keeps what is there)")
         packaged = Path(str(files("bytropix.jobs"))) / "recipes" / "demo.toml"
-        training = Training(read_recipe(self.recipe or packaged), store, self.folder / "run", resume=False)
+        recipe = read_recipe(self.recipe or packaged)
+        training = Training(ByteTask(recipe, store), self.folder / "run", resume=False)
         training()
         _say("3/4 evaluate: held-out files, each byte once")
         figures = compare(training.run, store, split="val")
         _say("4/4 generate")
-        sample = sample_text(training.model, store.patcher(), training.recipe.train.context, SAMPLE_BYTES)
+        sample = sample_text(training.run.model(), store.patcher(), recipe.train.context, SAMPLE_BYTES)
         figures |= {"sample": sample, "seconds": time.perf_counter() - began}
         print(json.dumps(figures, ensure_ascii=False) if self.json else _story(figures, self.folder))
         return 0

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 import tyro
 
 from bytropix.errors import ConfigError
+from bytropix.jobs.byte_task import ByteTask
 from bytropix.jobs.ranks import joined
 from bytropix.jobs.recipe import Recipe, choose_device, read_recipe
 from bytropix.jobs.run_folder import RunFolder
@@ -152,7 +153,7 @@ class TrainBytes(Recipe):
                 source = self.source(recipe)
             notices = self._notices(recipe, source)
             ranks.tell(*notices)
-            training = Training(recipe, source, self.run, resume=self.resume, ranks=ranks)
+            training = Training(ByteTask(recipe, source), self.run, resume=self.resume, ranks=ranks)
             ranks.tell(*(f"goes on from step {training.step}: {change}" for change in training.changes))
             finished = training()
             damaged = training.damaged_blocks()

@@ -13,6 +13,7 @@ import torch
 
 from bytropix.datasets.store import Store
 from bytropix.errors import BytropixError, StoreError
+from bytropix.jobs.byte_task import ByteTask
 from bytropix.jobs.ranks import Ranks, joined
 from bytropix.jobs.recipe import Recipe, read_recipe
 from bytropix.jobs.train import Training
@@ -25,13 +26,13 @@ def main(store: Path, recipe: Recipe, folder: Path, port: str) -> None:
     with joined(torch.device("cpu")) as ranks:
         for shard in ("ddp", "fsdp"):
             run = change(recipe, steps=6, batch=recipe.train.batch // 2, accumulate=2, shard=shard, sample_bytes=3)
-            assert Training(run, Store.open(store), folder / shard, resume=False, ranks=ranks)()
+            assert Training(ByteTask(run, Store.open(store)), folder / shard, resume=False, ranks=ranks)()
         dropping = replace(recipe, wubu=replace(recipe.wubu, dropout=0.2))
         for steps in (3, 6):
             run = change(dropping, steps=steps, checkpoint_every=3)
-            assert Training(run, Store.open(store), folder / f"drop-{steps}", resume=False, ranks=ranks)()
+            assert Training(ByteTask(run, Store.open(store)), folder / f"drop-{steps}", resume=False, ranks=ranks)()
         run = change(dropping, steps=6)
-        assert Training(run, Store.open(store), folder / "drop-3", resume=True, ranks=ranks)()
+        assert Training(ByteTask(run, Store.open(store)), folder / "drop-3", resume=True, ranks=ranks)()
         note(folder, "misfit", ranks.rank, misfit(recipe, store, folder, ranks))
         note(folder, "one-fails", ranks.rank, one_fails(ranks))
     # A second group, whose ranks wait for each other five seconds at most.
@@ -42,7 +43,8 @@ def main(store: Path, recipe: Recipe, folder: Path, port: str) -> None:
 def misfit(recipe: Recipe, store: Path, folder: Path, ranks: Ranks) -> str:
     """Train with a batch that the ranks do not divide and return how it ends here."""
     try:
-        Training(change(recipe, batch=7), Store.open(store), folder / "misfit", resume=False, ranks=ranks)
+        task = ByteTask(change(recipe, batch=7), Store.open(store))
+        Training(task, folder / "misfit", resume=False, ranks=ranks)
     except (BytropixError, SystemExit) as error:
         return f"{type(error).__name__} {error}"
     return "nothing was raised"

@@ -29,6 +29,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import bytropix
 from bytropix.datasets.store import Store
+from bytropix.jobs.byte_task import ByteTask
 from bytropix.jobs.recipe import Recipe, read_recipe
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
@@ -137,7 +138,7 @@ def losses(run: Path) -> list[float]:
 def straight(store_path: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process that nothing happens to."""
     run = tmp_path_factory.mktemp("straight") / "run"
-    assert Training(read_recipe(recipe), Store.open(store_path), run, resume=False)()
+    assert Training(ByteTask(read_recipe(recipe), Store.open(store_path)), run, resume=False)()
     return run
 
 
@@ -208,7 +209,7 @@ def test_any_number_of_ranks_goes_on_as_if_nothing_had_been(
     """4 ranks x 2, then 2 x 4, then 1 x 8: no window is lost or comes twice, and the losses are those of one go."""
     run = stopped[0]
     fewer = len(rows(run))
-    assert Training(read_recipe(recipe), Store.open(store_path), run, resume=True)()
+    assert Training(ByteTask(read_recipe(recipe), Store.open(store_path)), run, resume=True)()
 
     assert 7 <= fewer < STEPS
     assert [row["position"] for row in rows(run)] == [BATCH * step for step in range(STEPS)]
@@ -281,7 +282,7 @@ def test_batch_and_micro_batches_may_change_on_resume(straight: Path, store_path
     run = Path(shutil.copytree(straight, tmp_path / "run"))
     before: Recipe = RunFolder(run).recipe()
     other = replace(before, train=replace(before.train, batch=2, accumulate=3, steps=STEPS + 2))
-    training = Training(other, Store.open(store_path), run, resume=True)
+    training = Training(ByteTask(other, Store.open(store_path)), run, resume=True)
     assert training()
 
     assert [row["position"] for row in rows(run)[STEPS:]] == [STEPS * BATCH, STEPS * BATCH + 6]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bytropix.datasets.store import Store
+from bytropix.jobs.byte_task import ByteTask
 from bytropix.jobs.recipe import Recipe
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
@@ -25,7 +26,7 @@ def test_the_loss_is_the_mean_over_documents_read_alone(
         wubu=replace(recipe.wubu, dropout=0.0, nesting=replace(recipe.wubu.nesting, dropout=0.0)),
         transformer=replace(recipe.transformer, dropout=0.0, width=16, layers=1, heads=2),
     )
-    training = Training(still, store, tmp_path / "run", resume=False)
+    training = Training(ByteTask(still, store), tmp_path / "run", resume=False)
     batches = iter(training.stream)
     batch = next(found for found in batches if found.documents.max() > 1 and found.n_bytes < found.bytes.numel())
     loss = float(training._backward([batch], batch.n_bytes))

@@ -9,9 +9,9 @@ import torch
 from bytropix.datasets.store import Store
 from bytropix.datasets.stream import ByteStream
 from bytropix.errors import ConfigError
+from bytropix.jobs.byte_task import TotalNats
 from bytropix.jobs.ranks import TIMEOUT, Ranks, joined
 from bytropix.jobs.recipe import Recipe, build_model
-from bytropix.jobs.sharding import TotalNats
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
@@ -57,13 +57,13 @@ def test_padding_counts_nothing(recipe: Recipe, store: Store) -> None:
     model = build_model(recipe).eval()
     batch = next(iter(ByteStream(store, context=recipe.train.context, batch=3)))
     nats_BT: Any = model.nats(batch.bytes, batch.starts, batch.patches)
-    lengths = torch.tensor([65, 20, 0])
+    lengths, positions = torch.tensor([65, 20, 0]), torch.arange(3)
     cut = replace(batch, lengths=lengths, n_bytes=85)
     wanted = nats_BT[0].sum() + nats_BT[1, :20].sum()
 
-    assert float(TotalNats(model)(cut)) == pytest.approx(float(wanted), rel=1e-6)
-    assert float(TotalNats(model)(batch)) == pytest.approx(float(nats_BT.sum()), rel=1e-6)
-    assert float(TotalNats(model)(replace(batch, lengths=lengths * 0, n_bytes=0))) == 0
+    assert float(TotalNats(model)(cut, positions)[0]) == pytest.approx(float(wanted), rel=1e-6)
+    assert float(TotalNats(model)(batch, positions)[0]) == pytest.approx(float(nats_BT.sum()), rel=1e-6)
+    assert float(TotalNats(model)(replace(batch, lengths=lengths * 0, n_bytes=0), positions)[0]) == 0
 
 
 def test_ranks_draw_apart_and_again_what_they_drew() -> None:

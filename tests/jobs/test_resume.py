@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bytropix.datasets.store import Store
 from bytropix.errors import StoreError
+from bytropix.jobs.byte_task import ByteTask
 from bytropix.jobs.checkpoint import save_checkpoint
 from bytropix.jobs.incoming import Incoming, incoming
 from bytropix.jobs.recipe import Recipe, TrainConfig
@@ -73,7 +74,7 @@ def straight(store_path: Path, recipe: Recipe, tmp_path_factory: pytest.TempPath
     """A run of all steps at once."""
     path = tmp_path_factory.mktemp("straight") / "run"
     settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0, checkpoint_every=STEPS)
-    assert Training(settings, Store.open(store_path), path, resume=False)()
+    assert Training(ByteTask(settings, Store.open(store_path)), path, resume=False)()
     return path
 
 
@@ -124,7 +125,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_its_log_anew(
     """No step and no start is there twice, in log.jsonl or in TensorBoard, and the torn last row is gone."""
     run = tmp_path / "run"
     settings = changed(recipe, steps=STEPS, log_every=1, evaluate_every=0, sample_bytes=0)
-    training = Training(settings, store, run, resume=False)
+    training = Training(ByteTask(settings, store), run, resume=False)
     training._save = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(ZeroDivisionError):
         training()
@@ -132,7 +133,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_its_log_anew(
     with (run / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"event": "st')
 
-    stop_after(Training(settings, store, run, resume=True), 6)
+    stop_after(Training(ByteTask(settings, store), run, resume=True), 6)
 
     assert losses(run) == losses(straight)[:6]
     assert (run / "log.jsonl").read_text("utf-8").count('"start"') == 1
@@ -148,7 +149,7 @@ def test_a_val_split_that_cannot_be_read_does_not_hold_a_run_back(
         file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
     settings = changed(recipe, steps=STEPS, evaluate_every=4, checkpoint_every=4, sample_bytes=0)
     for step in (4, 8):
-        training = Training(settings, Store.open(path), tmp_path / "run", resume=True)
+        training = Training(ByteTask(settings, Store.open(path)), tmp_path / "run", resume=True)
         with pytest.raises(StoreError):
             training()
         assert RunFolder(tmp_path / "run").latest().name == f"step-{step:08}"
@@ -166,8 +167,8 @@ def test_a_checkpoint_is_not_written_over_itself(
 
     monkeypatch.setattr("bytropix.jobs.train.save_checkpoint", noted)
     settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0, checkpoint_every=4)
-    stop_after(Training(settings, store, run, resume=True), 12)
-    resumed = Training(settings, store, run, resume=True)
+    stop_after(Training(ByteTask(settings, store), run, resume=True), 12)
+    resumed = Training(ByteTask(settings, store), run, resume=True)
     resumed._one_step = lambda *_: False  # type: ignore[method-assign]
     assert not resumed()
 
@@ -185,7 +186,7 @@ def test_a_run_told_to_stop_does_not_ask_for_another_batch(
 
     monkeypatch.setattr("bytropix.jobs.train.incoming", three)
     settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0)
-    stop_after(Training(settings, store, tmp_path / "run", resume=False), 3)
+    stop_after(Training(ByteTask(settings, store), tmp_path / "run", resume=False), 3)
 
     assert RunFolder(tmp_path / "run").latest().name == "step-00000003"
 
@@ -195,7 +196,7 @@ def test_resuming_at_every_step_changes_nothing(recipe: Recipe, store: Store, st
     run = tmp_path / "run"
     for step in (1, 2, 4, 8):
         settings = changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0)
-        training = Training(settings, store, run, resume=True)
+        training = Training(ByteTask(settings, store), run, resume=True)
         stop_after(training, step)
         torch.rand(17)
 
@@ -222,7 +223,7 @@ def test_evaluations_and_samples_do_not_touch_the_training(
 ) -> None:
     """How often a run is looked at leaves its losses alone: dropout draws the same numbers."""
     settings = changed(recipe, steps=STEPS, evaluate_every=3, sample_bytes=5)
-    training = Training(settings, store, tmp_path / "run", resume=False)
+    training = Training(ByteTask(settings, store), tmp_path / "run", resume=False)
     stop_after(training, 8)
 
     assert losses(tmp_path / "run") == losses(straight)[:8]
@@ -232,7 +233,7 @@ def test_dropout_is_on_in_these_tests(recipe: Recipe, store: Store, straight: Pa
     """Without it the tests above could not see a random state that was lost."""
     wubu = replace(recipe.wubu, dropout=0.0, nesting=replace(recipe.wubu.nesting, dropout=0.0))
     settings = replace(changed(recipe, steps=STEPS, evaluate_every=0, sample_bytes=0), wubu=wubu)
-    stop_after(Training(settings, store, tmp_path / "run", resume=False), 2)
+    stop_after(Training(ByteTask(settings, store), tmp_path / "run", resume=False), 2)
 
     assert losses(tmp_path / "run") != losses(straight)[:2]
 
@@ -243,7 +244,7 @@ def test_accumulated_micro_batches_are_one_batch(recipe: Recipe, store: Store, t
     found, norms = [], []
     for name, batch, accumulate in (("small", 2, 2), ("large", 4, 1)):
         settings = replace(changed(recipe, steps=4, evaluate_every=0, batch=batch, accumulate=accumulate), wubu=wubu)
-        assert Training(settings, store, tmp_path / name, resume=False)()
+        assert Training(ByteTask(settings, store), tmp_path / name, resume=False)()
         found.append(losses(tmp_path / name))
         norms.append([point.value for point in scalars(tmp_path / name, "grad_norm/all")])
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from bytropix.datasets.store import Store
 from bytropix.errors import RunError
+from bytropix.jobs.byte_task import ByteTask
 from bytropix.jobs.recipe import Recipe
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
@@ -94,7 +95,7 @@ def test_a_checkpoint_of_another_config_is_one_line(
     faster = replace(recipe, optim=replace(recipe.optim, lr=0.5))
     for index, other in enumerate((wider, faster)):
         settings = replace(other, train=replace(other.train, steps=1, evaluate_every=0, sample_bytes=0))
-        assert Training(settings, Store.open(store_path), tmp_path / f"{index}", resume=False)()
+        assert Training(ByteTask(settings, Store.open(store_path)), tmp_path / f"{index}", resume=False)()
         target = RunFolder(run).latest()
         shutil.rmtree(target)
         shutil.copytree(RunFolder(tmp_path / f"{index}").latest(), target)
@@ -193,12 +194,12 @@ def test_an_empty_folder_and_one_that_died_before_its_config_are_room(
     """Starting again needs no clearing up."""
     run = RunFolder(tmp_path)
     run.admit(recipe, resume=False)
-    run.keep(recipe, store)
+    run.keep(recipe, ByteTask(recipe, store).kept)
     (tmp_path / "config.toml").unlink()
     (tmp_path / ".writing-config.toml").write_text("model = ")
 
     run.admit(recipe, resume=False)
-    run.keep(recipe, store)
+    run.keep(recipe, ByteTask(recipe, store).kept)
     assert run.recipe() == recipe
 
 
@@ -210,8 +211,8 @@ def test_a_run_without_checkpoint_keeps_the_store_it_is_resumed_on(
     (tmp_path / "words" / "a.txt").write_text("".join(f"{number:04} quick jumps\n" for number in range(900)))
     ingest_bytes([tmp_path / "words"], tmp_path / "other.bx", IngestConfig(val_fraction=0.3))
     other = Store.open(tmp_path / "other.bx")
-    Training(recipe, store, tmp_path / "run", resume=False)  # killed before its first checkpoint
-    Training(recipe, other, tmp_path / "run", resume=True)
+    Training(ByteTask(recipe, store), tmp_path / "run", resume=False)  # killed before its first checkpoint
+    Training(ByteTask(recipe, other), tmp_path / "run", resume=True)
 
     data = store.parts("train")[0].read("bytes", 0, 3000)
     kept = RunFolder(tmp_path / "run").patcher()(data)[1]

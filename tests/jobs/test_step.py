@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bytropix.datasets.store import Store
+from bytropix.jobs.byte_task import BYTES, ByteTask
 from bytropix.jobs.incoming import incoming
 from bytropix.jobs.metrics import RunLog
 from bytropix.jobs.recipe import Recipe
@@ -28,10 +29,10 @@ class Questions(TorchDispatchMode):
 
 def test_a_step_that_is_not_logged_asks_the_device_nothing(recipe: Recipe, store: Store, tmp_path: Path) -> None:
     """Gradients, clipping, the optimizer's step and the loss that is held back: the host learns no number of them."""
-    training = Training(recipe, store, tmp_path / "run", resume=False)
+    training = Training(ByteTask(recipe, store), tmp_path / "run", resume=False)
     assert recipe.train.log_every > 1
     batches = incoming(training.stream, training.device)
-    with RunLog(training.run.path, first=0, steps=recipe.train.steps) as log, Questions() as questions:
+    with RunLog(training.run.path, BYTES, first=0, steps=recipe.train.steps) as log, Questions() as questions:
         assert training._one_step(batches, log, StopFlag())
 
     assert training.step == 1
@@ -40,7 +41,7 @@ def test_a_step_that_is_not_logged_asks_the_device_nothing(recipe: Recipe, store
 
 def test_attention_is_not_planned_for_each_number_of_patches(recipe: Recipe, store: Store, tmp_path: Path) -> None:
     """While a batch runs through the model, cuDNN's attention, which plans anew for each shape, is left out."""
-    training = Training(recipe, store, tmp_path / "run", resume=False)
+    training = Training(ByteTask(recipe, store), tmp_path / "run", resume=False)
     seen: list[bool] = []
     for module in training.model.modules():
         module.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
