@@ -34,7 +34,7 @@ COMMANDS = {
     "repatch": ("repatch:Repatch", "cut a store into other patches, in place"),
     "train bytes": ("train:TrainBytes", "train a byte language model on a store"),
     "train video": ("train_video:TrainVideo", "train a video diffusion model on a store of clips"),
-    "evaluate": ("evaluate:Evaluate", "bits per byte of a run on a split, beside xz and an n-gram model"),
+    "evaluate": ("evaluate:Evaluate", "how good a run is on a split, beside plain baselines: bits per byte, or PSNR"),
     "score": ("score:Score", "write the nats of every byte of a file"),
     "generate": ("generate:Generate", "let a trained model write on from a prompt"),
     "demo": ("demo:Demo", "the whole line in about four minutes, on sources that are on every machine"),

@@ -1,28 +1,46 @@
-"""`bytropix evaluate`: bits per byte of a run, beside those of xz and an n-gram model on the same bytes."""
+"""`bytropix evaluate`: how good a run is on a split of a store, beside what costs little.
+
+run of bytes -> bits per byte, beside those of xz and an n-gram model on the same bytes
+run of video -> errors of predicted frames, beside those of plain guesses: see `evaluate_video`
+"""
 
 import json
 import lzma
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from bytropix.datasets.store import Part, Store
-from bytropix.errors import StoreError
+from bytropix.errors import ConfigError, StoreError
+from bytropix.jobs.commands.evaluate_video import compare_video, report_video
 from bytropix.jobs.evaluation import bits_per_byte
 from bytropix.jobs.ngram import ORDER, NgramModel
 from bytropix.jobs.progress import progress_bar
 from bytropix.jobs.recipe import choose_device
 from bytropix.jobs.run_folder import RunFolder
+from bytropix.video.sampling import SamplingConfig
+
+SAMPLING = SamplingConfig(steps=20, guidance=1.0)  # guidance beyond 1 makes bolder frames, not nearer ones
+FOREIGN: dict[str, dict[str, Any]] = {  # flags of the other kind of run, and what they are where nobody set them
+    "bytes": {"clips": 0, "sampling": SAMPLING, "encoder": None, "out": None},
+    "video": {"stride": 0},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Print the bits per byte of a trained model on a split of a store.
+    """Print how good a trained model is on a split of a store.
 
-    Every byte is scored once, cut into patches as the run's own store was, whatever store it stands in. Beside the
-    model stand `xz -9e` on the same bytes, document after document, and an order-4 n-gram model (Witten-Bell) fitted on
-    the store's train split.
+    Of a byte model, bits per byte. Every byte is scored once, cut into patches as the run's own store was, whatever
+    store it stands in. Beside the model stand `xz -9e` on the same bytes, document after document, and an order-4
+    n-gram model (Witten-Bell) fitted on the store's train split.
+
+    Of a video model, PSNR and SSIM of each predicted frame, and a Frechet distance. Every clip is predicted once from
+    its first frames. Beside the model stand the last frame copied, the mean of the given ones, the last two
+    extrapolated, and the autoencoder on the true frames, which is the upper bound.
     """
 
     run: Path
@@ -32,10 +50,20 @@ class Evaluate:
     split: str = "val"
     """The split."""
     stride: int = 0
-    """Bytes by which a window moves on; every byte after a window's length has at least context - stride bytes before
-    it. 0 is half the context."""
+    """Bytes by which a window moves on, of bytes; every byte after a window's length has at least context - stride
+    bytes before it. 0 is half the context."""
     batch: int = 16
-    """Windows scored at a time."""
+    """Windows, or clips, scored at a time."""
+    clips: int = 0
+    """Of video: stop after the batch that reaches this many clips; 0 scores all."""
+    sampling: Annotated[SamplingConfig, tyro.conf.OmitArgPrefixes] = SAMPLING
+    """Of video: how frames are predicted."""
+    encoder: Path | None = None
+    """Of video: a safetensors file with the weights of the encoder whose features the Frechet distance is taken of, in
+    place of random ones."""
+    out: Path | None = None
+    """Of video: where to draw the worst, the median and the best clip: given, true and predicted frames (.png), or the
+    last given frame held, the truth and the prediction side by side (.mp4, .gif, .webp)."""
     device: str = "auto"
     """auto takes a GPU where there is one."""
     json: bool = False
@@ -43,16 +71,46 @@ class Evaluate:
 
     def __call__(self) -> int:
         """Evaluate and print."""
-        figures = compare(
-            RunFolder(self.run),
+        run = RunFolder(self.run)
+        kind = run.kind()
+        self._check(kind)
+        figures = self._video(run) if kind == "video" else self._bytes(run)
+        words = report_video(figures) if kind == "video" else report(figures)
+        figures.pop("table", None)
+        print(json.dumps(figures) if self.json else words)
+        return 0
+
+    def _check(self, kind: str) -> None:
+        """Refuse flags that mean nothing for a kind of run, and values that cannot be."""
+        for name, default in FOREIGN[kind].items():
+            if getattr(self, name) != default:
+                asked = "a flag of sampling" if name == "sampling" else f"--{name}"
+                raise ConfigError(f"{asked} means nothing for {self.run}, a run of a {kind} model: leave it out")
+        if self.batch < 1 or self.clips < 0:
+            raise ConfigError(f"--batch must be at least 1 and --clips not negative, got {self.batch}, {self.clips}")
+
+    def _bytes(self, run: RunFolder) -> dict[str, Any]:
+        return compare(
+            run,
             Store.open(self.store),
             split=self.split,
             stride=self.stride or None,
             batch=self.batch,
             device=self.device,
         )
-        print(json.dumps(figures) if self.json else report(figures))
-        return 0
+
+    def _video(self, run: RunFolder) -> dict[str, Any]:
+        return compare_video(
+            run,
+            Store.open(self.store),
+            split=self.split,
+            sampling=self.sampling,
+            at_most=self.clips,
+            batch=self.batch,
+            device=self.device,
+            encoder=self.encoder,
+            out=self.out,
+        )
 
 
 def compare(
