@@ -127,11 +127,11 @@ class VideoModel(nn.Module):
         dropped = given.dropped
         if dropped is None:
             dropped = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
-        context = None
+        context, motion = None, known_motion(given.motion, given.places)
         if self.context is not None:
             size = (given.frames.shape[2], given.frames.shape[3])
-            context = self.context(latents, given.regions, given.motion, given.places, size)
-        return Seen(latents, given.places, dropped, context, self._flow(latents, context, given))
+            context = self.context(latents, given.regions, motion, given.places, size)
+        return Seen(latents, given.places, dropped, context, self._flow(latents, context, motion, given.places))
 
     def predict(self, x: Tensor, t: Tensor, seen: Seen, places: Tensor) -> Tensor:
         """Return the denoiser's output [B, P, C, h, w].
@@ -173,7 +173,7 @@ class VideoModel(nn.Module):
         """Return the present curvature, scale and spread of every level of S, M and T by metric tag."""
         return {} if self.context is None else self.context.scalars()
 
-    def _flow(self, latents: Tensor, context: ContextTokens | None, given: Given) -> GivenFlow | None:
+    def _flow(self, latents: Tensor, context: ContextTokens | None, boxes: Tensor, places: Tensor) -> GivenFlow | None:
         """Return the flow of the given frames, if the model has a head for it, which needs the motion tokens."""
         if self.flow is None or context is None or context.features is None:
             return None
@@ -182,8 +182,7 @@ class VideoModel(nn.Module):
         stride = self.config.autoencoder.stride
         covered = (latents.shape[-2] * stride, latents.shape[-1] * stride)
         motion, valid = context.motion, context.motion_valid
-        boxes = given.motion[:, 1:]
-        flow: GivenFlow = self.flow(latents, context.features, motion, valid, boxes, given.places, covered)
+        flow: GivenFlow = self.flow(latents, context.features, motion, valid, boxes[:, 1:], places, covered)
         return flow
 
     def _shown(self, seen: Seen) -> ContextTokens | None:
@@ -194,6 +193,19 @@ class VideoModel(nn.Module):
         tokens = torch.cat([context.tokens, null.to(context.tokens.dtype).expand(len(seen.dropped), 1, -1)], dim=1)
         visible = context.visible & ~seen.dropped[:, None]
         return ContextTokens(tokens, torch.cat([visible, ~visible.any(1, keepdim=True)], dim=1))
+
+
+def known_motion(motion: Tensor, places: Tensor) -> Tensor:
+    """Return motion regions [B, F, M, 4], of which those that lie between a given frame and a hidden one are padding.
+
+    Such a region knows what a target frame looks like; so does that of the first frame what came before the window.
+
+    Args:
+        motion: f32 [B, F, M, 4], of what differs from the frame one place before.
+        places: i64 [B, F].
+    """
+    follows = places.diff(dim=1, prepend=places[:, :1]) == 1
+    return torch.where(follows[:, :, None, None], motion, 0.0)
 
 
 def frame_before(given: Tensor, places: Tensor) -> Tensor:
