@@ -59,7 +59,7 @@ class Transition(nn.Module):
             points_1KD = frame.boundary_KD[None]
             distances_1NK = frame.space.distances(x_1ND, points_1KD)
             scaled_1NK = distances_1NK / frame.sigma
-            scaled_BPK = scaled_1NK.reshape(*v_BPD.shape[:2], -1)
+            scaled_BPK = scaled_1NK.reshape(*v_BPD.shape[:2], scaled_1NK.shape[-1])
             if self.kind != "none":
                 relative_1ND = frame.space.relative(self._weights(scaled_1NK), x_1ND, points_1KD, distances_1NK)
                 relative_BPE = self.map(relative_1ND.reshape(v_BPD.shape))

@@ -64,8 +64,12 @@ class AutoencoderConfig:
 
 
 def two_levels(first: int, second: int) -> NestingConfig:
-    """Return a stack of two levels with these dimensions."""
-    return NestingConfig(levels=tuple(LevelConfig(dim=dim, spread=0.25) for dim in (first, second)))
+    """Return a stack of two levels with these dimensions.
+
+    Tokens of a frame begin two to three units apart in the ball: at a spread of 1 they see each other from the start, at
+    0.25 each sees itself alone.
+    """
+    return NestingConfig(levels=tuple(LevelConfig(dim=dim, spread=1.0) for dim in (first, second)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,10 +260,8 @@ class VideoModelConfig:
             raise ConfigError(
                 "video.diffusion.interpolation_share needs given_frames of at least 2: a first and a last"
             )
-        if self.flow.on and not (self.context.on and self.context.motion.on and self.given_frames > 1):
-            raise ConfigError(
-                "video.flow reads motion tokens: it needs video.context.motion, and given_frames of at least 2"
-            )
+        if self.flow.on and not (self.context.on and self.context.motion.on):
+            raise ConfigError("video.flow reads motion tokens: it needs video.context.motion")
         if self.diffusion.residual == "warped" and not self.flow.on:
             raise ConfigError(
                 "video.diffusion.residual 'warped' moves latents by the flow head's flow: set video.flow.on"

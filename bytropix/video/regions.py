@@ -36,6 +36,9 @@ class FeatureMap(nn.Module):
         super().__init__()
         self.near = nn.Conv2d(channels, features, 3, padding=1)
         self.mix = nn.Conv2d(features, features, 1)
+        # What is in a region counts as much as where it is from the first step on: features of the size of latents.
+        nn.init.kaiming_normal_(self.near.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(self.mix.weight, nonlinearity="relu")
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return [N, Z, h, w] of latents [N, C, h, w]."""
