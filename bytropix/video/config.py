@@ -66,8 +66,8 @@ class AutoencoderConfig:
 def two_levels(first: int, second: int) -> NestingConfig:
     """Return a stack of two levels with these dimensions.
 
-    Tokens of a frame begin two to three units apart in the ball: at a spread of 1 they see each other from the start, at
-    0.25 each sees itself alone.
+    Tokens of a frame begin two to three units apart in the ball: at a spread of 1 they see each other from the start,
+    at 0.25 each sees itself alone.
     """
     return NestingConfig(levels=tuple(LevelConfig(dim=dim, spread=1.0) for dim in (first, second)))
 
