@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from bytropix.datasets.clips import ClipRule, ClipTable, Scenes
 from bytropix.datasets.store import Store
+from bytropix.errors import ConfigError, StoreError
 from bytropix.gaad.config import DecompositionName, rectangle_count
 from bytropix.jobs.drawing import Outline, outlines
 from bytropix.jobs.store_report import SPLITS
@@ -204,3 +206,39 @@ def _rectangles(store: Store, regions: int) -> int:
     names: tuple[DecompositionName, ...] = get_args(DecompositionName)
     said = region_settings(store).get("decomposition")
     return next((rectangle_count(name, regions) for name in names if name == said), regions)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a clip lies."""
+
+    part: int
+    """Number of the part in its split."""
+    frames: range
+    """Its frames in that part."""
+    clips: int
+    """How many clips the split has."""
+
+
+def clip_place(store: Store, split: str, number: int) -> Place:
+    """Return where a clip of a split lies, as streams cut the store unless they are told otherwise.
+
+    Raises:
+        StoreError: The split has no clips.
+        ConfigError: It has no such clip.
+    """
+    parts = store.video_parts(split)
+    if not parts:
+        raise StoreError(f"{store.url}: split {split!r} holds no videos; --split takes {', '.join(store.splits)}")
+    rule = ClipRule.of(store)
+    table = ClipTable(Scenes.of(parts, cross_cuts=False), rule)
+    if not table.clips:
+        raise StoreError(
+            f"{store.url}: split {split!r} has no clip: its scenes are shorter than the {rule.frames} frames of one"
+        )
+    if not 0 <= number < table.clips:
+        raise ConfigError(f"--clip must lie in 0..{table.clips - 1} for split {split!r} of {store.url}, got {number}")
+    scenes, wished, _ = table.places(np.array([number]))
+    begins = table.begins(scenes, wished, np.zeros(1, np.int64))
+    begin = int(table.scenes.begins[scenes[0]] + begins[0])
+    return Place(int(table.scenes.parts[scenes[0]]), range(begin, begin + rule.frames), table.clips)

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from bytropix.datasets.clips import ClipRule, ClipTable, Scenes
 from bytropix.datasets.store import Store
-from bytropix.errors import ConfigError, StoreError
+from bytropix.errors import ConfigError
 from bytropix.jobs.drawing import captioned, clock, drawn, enlargement
 from bytropix.jobs.pictures import write_pictures, writer_of
 from bytropix.jobs.store_report import printable
-from bytropix.jobs.videos import frame_step, shown_frames
+from bytropix.jobs.videos import clip_place, frame_step, shown_frames
 
 SIZES = range(16, 4097)
 STILL = 1.0  # seconds that the picture of a clip of one frame stays
@@ -63,7 +62,7 @@ class Preview:
         if self.out.exists() and not self.overwrite:
             raise ConfigError(f"--out {self.out}: is there already; give --overwrite, or another place")
         store = Store.open(self.store, self.version)
-        place = _clip(store, self.split, self.clip)
+        place = clip_place(store, self.split, self.clip)
         part = store.video_parts(self.split)[place.part]
         frames = list(shown_frames(store, part, place.frames))
         scale = enlargement((part.height, part.width), self.size)
@@ -106,39 +105,3 @@ class Preview:
             file=sys.stderr,
         )
         return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a clip lies."""
-
-    part: int
-    """Number of the part in its split."""
-    frames: range
-    """Its frames in that part."""
-    clips: int
-    """How many clips the split has."""
-
-
-def _clip(store: Store, split: str, number: int) -> Place:
-    """Return where a clip of a split lies, as streams cut the store unless they are told otherwise.
-
-    Raises:
-        StoreError: The split has no clips.
-        ConfigError: It has no such clip.
-    """
-    parts = store.video_parts(split)
-    if not parts:
-        raise StoreError(f"{store.url}: split {split!r} holds no videos; --split takes {', '.join(store.splits)}")
-    rule = ClipRule.of(store)
-    table = ClipTable(Scenes.of(parts, cross_cuts=False), rule)
-    if not table.clips:
-        raise StoreError(
-            f"{store.url}: split {split!r} has no clip: its scenes are shorter than the {rule.frames} frames of one"
-        )
-    if not 0 <= number < table.clips:
-        raise ConfigError(f"--clip must lie in 0..{table.clips - 1} for split {split!r} of {store.url}, got {number}")
-    scenes, wished, _ = table.places(np.array([number]))
-    begins = table.begins(scenes, wished, np.zeros(1, np.int64))
-    begin = int(table.scenes.begins[scenes[0]] + begins[0])
-    return Place(int(table.scenes.parts[scenes[0]]), range(begin, begin + rule.frames), table.clips)
