@@ -69,7 +69,7 @@ def test_the_factor_stays_when_curvatures_learn() -> None:
         optimizer.step()
     own = [level.get_submodule("curvature")().item() for level in stack.levels]
 
-    assert all(abs(number - 1) > 0.01 for number in own)
+    assert [number for number in own if abs(number - 1) < 1e-3] == []
     assert curvatures(stack) == pytest.approx(
         [number * factor for number, factor in zip(own, config.curvature_factors(), strict=True)]
     )
