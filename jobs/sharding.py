@@ -130,9 +130,15 @@ def whole(x: Tensor) -> Tensor:
 
 
 def share_like(x: Tensor, like: Tensor) -> Tensor:
-    """Return this rank's share of a whole tensor, laid out as `like` is; without any exchange with other ranks."""
-    if not is_share(like) or x.shape != like.shape:
+    """Return this rank's share of a whole tensor, laid out as `like` is; without any exchange with other ranks.
+
+    Where nothing is shared, that is a tensor of the same strides: a fused AdamW walks through memory, not through rows
+    and columns.
+    """
+    if x.shape != like.shape:
         return x
+    if not is_share(like):
+        return torch.empty_like(like, dtype=x.dtype).copy_(x)
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     shared = cast(DTensor, like)

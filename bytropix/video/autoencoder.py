@@ -76,7 +76,6 @@ class FrameAutoencoder(nn.Module):
         self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up)
         self.register_buffer("latent_mean_C", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std_C", torch.ones(config.latent_channels))
-        self.to(memory_format=torch.channels_last)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the latent grid of frames of a size."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 import tyro
 
+from bytropix.datasets.clip_batch import ClipBatch
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
 from bytropix.gaad.config import DecompositionName
@@ -24,10 +25,11 @@ from bytropix.jobs.run_folder import AUTOENCODER, CONFIG, RunFolder
 from bytropix.jobs.train import Training
 from bytropix.jobs.video_clips import fitted
 from bytropix.jobs.video_recipe import VideoRecipe, VideoSettings, read_video_recipe
-from bytropix.jobs.video_task import video_task
+from bytropix.jobs.video_task import AutoencoderTask, DiffusionTask, video_task
 from bytropix.nesting import levels_from_lists
 from bytropix.video.config import StackConfig, VideoModelConfig
 
+Stage = tuple[VideoRecipe, Store, Path | None]  # with the autoencoder's run, where a fresh one begins with it
 STACKS = {"wubu_s": "spatial", "wubu_m": "motion", "wubu_t": "temporal"}
 
 
@@ -125,52 +127,51 @@ class TrainVideo(VideoSettings):
             with ranks.together():
                 store = Store.open(self.store)
                 recipe, notices = fitted(recipe, store, self._regions())
-                stages = list(self._stages(recipe))
-            ranks.tell(*notices)
-            for number, (stage, run, autoencoder) in enumerate(stages, 1):
-                name = f"stage {number} of {len(stages)}, {stage.stage}" if len(stages) > 1 else stage.stage
-                ranks.tell(f"{name}: {stage.train.steps} steps in {run}")
-                if not self._train(stage, store, run, autoencoder, ranks):
+                stages = [(video_task(*stage), run) for stage, run in self._stages(recipe, store)]
+            ranks.tell(*dict.fromkeys([*notices, *(notice for task, _ in stages for notice in task.notices)]))
+            for number, (task, run) in enumerate(stages, 1):
+                of = f"stage {number} of {len(stages)}, " if len(stages) > 1 else ""
+                ranks.tell(f"{of}{task.recipe.stage}: {task.recipe.train.steps} steps in {run}")
+                if not self._train(task, run, ranks):
                     return STOPPED
         return 0
 
-    def _stages(self, recipe: VideoRecipe) -> Iterator[tuple[VideoRecipe, Path, Path | None]]:
-        """Give recipe, run folder and autoencoder of each stage that is to be run, the last one checked first.
+    def _stages(self, recipe: VideoRecipe, store: Store) -> Iterator[tuple[Stage, Path]]:
+        """Give each stage that is to be run, as `video_task` takes it, and its run folder.
 
         Raises:
             ConfigError: There is no autoencoder to begin with.
             RunError: A run folder is taken, or was made by another recipe.
         """
-        run = RunFolder(self.run)
+        run, first = RunFolder(self.run), self.run / AUTOENCODER
         run.admit(recipe, resume=self.resume)
-        begun = self.resume and bool(run.checkpoints())
-        first = self.run / AUTOENCODER
         if recipe.stage == "autoencoder":
-            yield recipe, self.run, None
+            yield (recipe, store, None), self.run
+            return
+        if self.stage == "all" and self.autoencoder is not None:
+            raise ConfigError("--autoencoder is for --stage diffusion or joint; --stage all trains one of its own")
+        if self.resume and run.checkpoints():
+            yield (recipe, store, None), self.run
             return
         autoencoder = self.autoencoder or first
         if self.stage == "all":
-            if self.autoencoder is not None:
-                raise ConfigError("--autoencoder is for --stage diffusion or joint; --stage all trains one of its own")
-            if not begun:
-                stage = recipe.of_autoencoder()
-                RunFolder(first).admit(stage, resume=self.resume)
-                yield stage, first, None
-        elif not begun and not (autoencoder / CONFIG).is_file():
+            RunFolder(first).admit(recipe.of_autoencoder(), resume=self.resume)
+            yield (recipe.of_autoencoder(), store, None), first
+        elif not (autoencoder / CONFIG).is_file():
             raise ConfigError(
-                f"--stage {self.stage} needs --autoencoder RUN, whose frames-to-latents it begins with: train one with "
-                "--stage autoencoder, or both with --stage all"
+                f"--stage {self.stage} begins with a trained autoencoder, and {autoencoder} is no run: name one with "
+                "--autoencoder, or train it too with --stage all"
             )
-        yield recipe, self.run, None if begun else autoencoder
+        yield (recipe, store, autoencoder), self.run
 
-    def _train(self, recipe: VideoRecipe, store: Store, run: Path, autoencoder: Path | None, ranks: Ranks) -> bool:
+    def _train(self, task: AutoencoderTask | DiffusionTask, run: Path, ranks: Ranks) -> bool:
         """Train one stage; return whether its last step was reached."""
-        with ranks.together():
-            task = video_task(recipe, store, autoencoder)
-        training = Training(task, run, resume=self.resume, ranks=ranks)
-        ranks.tell(*task.notices)
+        training: Training[ClipBatch] = Training(task, run, resume=self.resume, ranks=ranks)
         ranks.tell(*(f"goes on from step {training.step}: {change}" for change in training.changes))
         finished = training()
+        damaged = training.damaged_blocks()
+        if damaged:
+            ranks.tell(f"left out {damaged} damaged blocks; mend the store with `bytropix verify --repair`")
         if finished:
             ranks.tell(f"trained {training.step} steps: {training.run.latest()}")
         else:
