@@ -187,6 +187,8 @@ def score_clips(
     features: dict[str, list[Tensor]] = {name: [] for name in ("", *compared)}
     for batch in batches:
         filled = batch.filled
+        if not filled.any():
+            continue
         on_device = batch.to(device)
         true = on_device.frames[:, -predicted:][filled]
         features[""].append(encoder(true.flatten(0, 1)))
@@ -196,7 +198,7 @@ def score_clips(
             for metric, of in metrics.items():
                 found[name][metric].append(of(frames, true.flatten(0, 1)).cpu().reshape(-1, predicted))
         progress(len(true))
-    if not features[""] or not sum(map(len, features[""])):
+    if not features[""]:
         raise StoreError("no clip could be read: nothing to score")
     of_true = torch.cat(features[""])
     distances = {
