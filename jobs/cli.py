@@ -1,7 +1,7 @@
 """The command line: words -> command class -> flags (tyro) -> run.
 
     bytropix ingest bytes | ingest video | append | inspect | preview | verify | convert | convert-video | repatch
-    | train bytes | train video | evaluate | score | generate | demo | demo video | bench
+    | train bytes | train video | evaluate | score | generate | sample | demo | demo video | bench
 
 A command is a frozen dataclass in `bytropix.jobs.commands`: its fields are the flags, its docstrings the help, and
 calling it is the work. It is imported only when it is named, so that help is quick. Errors that are raised on purpose
@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": ("evaluate:Evaluate", "how good a run is on a split, beside plain baselines: bits per byte, or PSNR"),
     "score": ("score:Score", "write the nats of every byte of a file"),
     "generate": ("generate:Generate", "let a trained model write on from a prompt"),
+    "sample": ("sample:Sample", "let a trained video model go on from a clip, fill a gap, or begin from nothing"),
     "demo": ("demo:Demo", "the whole line in about four minutes, on sources that are on every machine"),
     "demo video": ("demo_video:DemoVideo", "films to clips in about twenty seconds, on films that it makes itself"),
     "bench": ("bench:Bench", "measure speed and fairness, as ratios against named baselines"),

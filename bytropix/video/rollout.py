@@ -149,6 +149,7 @@ def unconditional(
     Raises:
         ConfigError: The model can only add to given frames, or makes too few at once to go on from.
     """
+    _check_learned_nothing(model)
     settings = model.config
     if settings.diffusion.residual != "none":
         raise ConfigError(
@@ -199,7 +200,12 @@ def guided(model: VideoModel, seen: Seen, places: Tensor, guidance: float) -> Pr
         seen: What `look` returned of the given frames.
         places: i64 [B, P], places of the targets.
         guidance: 1 is the given frames alone, and costs one row a clip; so does 0, nothing alone.
+
+    Raises:
+        ConfigError: The model has not learned what to make of nothing, and is asked to.
     """
+    if guidance != 1:
+        _check_learned_nothing(model)
     if guidance == 0:
         seen = replace(seen, dropped=torch.ones_like(seen.dropped))
     if guidance in (0, 1) or bool(seen.dropped.all()):
@@ -249,6 +255,18 @@ def _nothing(model: VideoModel, clips: Tensor, size: tuple[int, int]) -> Given:
     motion = torch.zeros(rows, config.given_frames, config.regions.motion_regions, 4, device=clips.device)
     given = following(frames, regions, motion)
     return replace(given, dropped=torch.ones(rows, dtype=torch.bool, device=clips.device))
+
+
+def _check_learned_nothing(model: VideoModel) -> None:
+    """Refuse a model that was never trained without given frames.
+
+    Raises:
+        ConfigError: It was not.
+    """
+    if not model.config.diffusion.condition_dropout:
+        raise ConfigError(
+            "this model was trained with diffusion.condition_dropout = 0, so it needs given frames, and guidance 1"
+        )
 
 
 def _rows(given: Given, part: slice) -> Given:
