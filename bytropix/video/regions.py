@@ -35,14 +35,16 @@ class FeatureMap(nn.Module):
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()
         self.near = nn.Conv2d(channels, features, 3, padding=1)
-        self.mix = nn.Conv2d(features, features, 1)
+        self.mix = nn.Linear(features, features)
         # What is in a region counts as much as where it is from the first step on: features of the size of latents.
         nn.init.kaiming_normal_(self.near.weight, nonlinearity="relu")
         nn.init.kaiming_normal_(self.mix.weight, nonlinearity="relu")
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return [N, Z, h, w] of latents [N, C, h, w]."""
-        out: Tensor = self.mix(F.gelu(self.near(latents)))
+        near = F.gelu(self.near(latents.contiguous(memory_format=torch.channels_last)))
+        out: Tensor = self.mix(near.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # channels last: no copy
         return out
 
 
