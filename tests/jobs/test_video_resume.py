@@ -100,26 +100,23 @@ def test_looking_at_a_run_does_not_touch_it(
     assert_same_tensors(tmp_path / "seen", tmp_path / "blind")
 
 
-def test_dropout_noise_and_mirrors_are_on_in_these_tests(
+def test_dropout_and_hidden_conditions_are_on_in_these_tests(
     tiny_video: Path, clip_store: Store, trained_video: Path, tmp_path: Path
 ) -> None:
-    """Without any one of them the tests above could not see it lost."""
-    recipe = settings(tiny_video, "diffusion", steps=2)
-    denoiser = replace(recipe.video.denoiser, dropout=0.0)
-    plain = replace(recipe.video.diffusion, condition_dropout=0.0)
-    others = {
-        "as it is": recipe,
-        "no dropout": replace(recipe, video=replace(recipe.video, denoiser=denoiser)),
-        "no dropped conditions": replace(recipe, video=replace(recipe.video, diffusion=plain)),
-        "no mirrors": replace(recipe, train=replace(recipe.train, flip=0.0)),
-        "another seed": replace(recipe, train=replace(recipe.train, seed=1)),
+    """Without either the tests above could not see it lost. What is given begins to count at the third step."""
+    recipe = settings(tiny_video, "diffusion", steps=4)
+    denoiser, diffusion = recipe.video.denoiser, recipe.video.diffusion
+    videos = {
+        "as it is": recipe.video,
+        "no dropout": replace(recipe.video, denoiser=replace(denoiser, dropout=0.0)),
+        "nothing hidden": replace(recipe.video, diffusion=replace(diffusion, condition_dropout=0.0)),
     }
-    found = {}
-    for name, other in others.items():
-        assert training(other, clip_store, tmp_path / name, trained_video / "autoencoder")()
-        found[name] = tuple(losses(tmp_path / name))
+    found = set()
+    for name, video in videos.items():
+        assert training(replace(recipe, video=video), clip_store, tmp_path / name, trained_video / "autoencoder")()
+        found.add(tuple(losses(tmp_path / name)))
 
-    assert len(set(found.values())) == len(others), found
+    assert len(found) == len(videos)
 
 
 def test_accumulated_micro_batches_are_one_batch(
@@ -147,9 +144,7 @@ def test_moments_lie_in_memory_as_their_weights_do() -> None:
     assert torch.equal(found, moment)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 def test_a_run_stopped_in_its_first_stage_goes_on_to_its_last(
-    number: signal.Signals,
     cli: Any,
     tiny_video: Path,
     clip_store_path: Path,
@@ -166,9 +161,9 @@ def test_a_run_stopped_in_its_first_stage_goes_on_to_its_last(
     with subprocess.Popen([*program, *words], env=environment, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not (log.is_file() and '"step": 2' in log.read_text("utf-8")):
             time.sleep(0.002)
-        process.send_signal(number)
+        process.terminate()
         said = process.communicate()[1]
-    assert process.returncode == (3 if number == signal.SIGTERM else -number), said
+    assert process.returncode == 3, said
     assert not (run / "config.toml").exists()
 
     answer = cli("train", "video", "--store", clip_store_path, "--run", run, "--resume")
