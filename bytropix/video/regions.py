@@ -39,7 +39,6 @@ class FeatureMap(nn.Module):
         # What is in a region counts as much as where it is from the first step on: features of the size of latents.
         nn.init.kaiming_normal_(self.near.weight, nonlinearity="relu")
         nn.init.kaiming_normal_(self.mix.weight, nonlinearity="relu")
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return [N, Z, h, w] of latents [N, C, h, w]."""
