@@ -120,7 +120,7 @@ def _axis_weights(low: Tensor, high: Tensor, valid: Tensor, image: int, size: in
     low = torch.where(valid, low, 0.0) * size / image
     high = torch.where(valid, high, 0.0) * size / image
     low = low.clamp(0.0, size - LEAST_EXTENT)
-    high = torch.minimum(torch.maximum(high, low + LEAST_EXTENT), high.new_tensor(size))
+    high = torch.maximum(high, low + LEAST_EXTENT).clamp(max=size)
     extent = high - low
     samples = torch.ceil(extent / bins)
     cells = torch.arange(size, device=low.device, dtype=low.dtype)
