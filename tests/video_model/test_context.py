@@ -247,7 +247,7 @@ def test_a_clip_of_padding_is_finite(spatial: bool, motion: bool, temporal: bool
     out.tokens.square().sum().backward()
 
     assert out.tokens.isfinite().all()
-    assert out.visible[0].all()
+    assert out.visible[0].any()
     assert not out.visible[1].any()
     assert all(p.grad is None or p.grad.isfinite().all() for p in encode.parameters())
 

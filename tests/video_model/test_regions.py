@@ -94,6 +94,7 @@ def test_boxes_without_area_are_padding(box: list[float]) -> None:
         ("subdivide", [0] * 8),
         ("spiral", [1] * 8),
         ("refine", [0, 0, 1, 1, 1, 1, 1, 1]),
+        ("grid", [0] * 8),
     ],
 )
 def test_slots_have_kinds(decomposition: Any, wanted: list[int]) -> None:
