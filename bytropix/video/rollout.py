@@ -12,6 +12,7 @@ latent grid.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,9 +20,12 @@ from torch import Tensor
 
 from bytropix.errors import ConfigError
 from bytropix.gaad.maps import region_maps
+from bytropix.video.config import VideoModelConfig
 from bytropix.video.model import Given, Seen, VideoModel, interpolate_places, predict_places
 from bytropix.video.noise import clip_keys, fork
-from bytropix.video.sampling import Predict, SamplingConfig, Tick, denoise
+from bytropix.video.sampling import Predict, SamplingConfig, Tick, check_steps, denoise
+
+Kind = Literal["prediction", "interpolation", "unconditional"]
 
 _WINDOWS = 1000  # streams of a clip's key from here on are those of its windows
 
@@ -86,8 +90,7 @@ def roll_out(
     Raises:
         ConfigError: There is nothing to make, or the sampler cannot do this with this model.
     """
-    if frames < 1:
-        raise ConfigError(f"frames must be at least 1, got {frames}")
+    check_able(model.config, config, "prediction", frames)
     _, targets = predict_places(model.config)
     while frames > 0:
         made = sample(model, given, targets, config, clips=clips, window=window, tick=tick)
@@ -118,10 +121,7 @@ def interpolate(
     Raises:
         ConfigError: The model has not learned to.
     """
-    if not model.config.diffusion.interpolation_share:
-        raise ConfigError(
-            "this model has seen no gaps to fill: train one with diffusion.interpolation_share above 0 to interpolate"
-        )
+    check_able(model.config, config, "interpolation", model.config.predicted_frames)
     places, targets = interpolate_places(model.config)
     given = replace(given, places=places.to(given.frames.device).expand(len(given.frames), -1))
     return sample(model, given, targets, config, clips=clips, tick=tick)
@@ -149,19 +149,9 @@ def unconditional(
     Raises:
         ConfigError: The model can only add to given frames, or makes too few at once to go on from.
     """
-    _check_learned_nothing(model)
     settings = model.config
-    if settings.diffusion.residual != "none":
-        raise ConfigError(
-            f"this model makes what frames differ by from given ones (diffusion.residual = "
-            f"{settings.diffusion.residual!r}): give it a condition"
-        )
+    check_able(settings, config, "unconditional", frames)
     first = min(frames, settings.predicted_frames)
-    if first < frames and settings.predicted_frames < settings.given_frames:
-        raise ConfigError(
-            f"of nothing this model makes {settings.predicted_frames} frames and then needs {settings.given_frames} to "
-            f"go on: ask for at most {settings.predicted_frames} frames, or give it a condition"
-        )
     given = _nothing(model, clips, size)
     _, targets = predict_places(settings)
     made = sample(model, given, targets, config, clips=clips, tick=tick)
@@ -169,6 +159,40 @@ def unconditional(
     if frames > first:
         given = replace(_slide(model, given, made), dropped=None)
         yield from roll_out(model, given, frames - first, config, clips=clips, window=1, tick=tick)
+
+
+def check_able(model: VideoModelConfig, config: SamplingConfig, kind: Kind, frames: int) -> None:
+    """Refuse what a model has not learned.
+
+    Raises:
+        ConfigError: It says what, and what to do.
+    """
+    if frames < 1:
+        raise ConfigError(f"frames must be at least 1, got {frames}")
+    check_steps(config.steps, model.diffusion.timesteps)
+    if kind == "interpolation":
+        if not model.diffusion.interpolation_share:
+            raise ConfigError(
+                "this model has seen no gaps to fill: train one with diffusion.interpolation_share above 0 to do so"
+            )
+        if frames != model.predicted_frames:
+            raise ConfigError(f"frames must be {model.predicted_frames}, the gap that this model fills, got {frames}")
+    if not model.diffusion.condition_dropout and (kind == "unconditional" or config.guidance != 1):
+        raise ConfigError(
+            "this model was trained with diffusion.condition_dropout = 0, so it needs given frames, and guidance 1"
+        )
+    if kind != "unconditional":
+        return
+    if model.diffusion.residual != "none":
+        raise ConfigError(
+            f"this model makes what frames differ by from given ones (diffusion.residual = "
+            f"{model.diffusion.residual!r}): give it a condition"
+        )
+    if frames > model.predicted_frames < model.given_frames:
+        raise ConfigError(
+            f"of nothing this model makes {model.predicted_frames} frames and then needs {model.given_frames} to go "
+            f"on: ask for at most {model.predicted_frames} frames, or give it a condition"
+        )
 
 
 def following(frames: Tensor, regions: Tensor, motion: Tensor) -> Given:
@@ -200,12 +224,7 @@ def guided(model: VideoModel, seen: Seen, places: Tensor, guidance: float) -> Pr
         seen: What `look` returned of the given frames.
         places: i64 [B, P], places of the targets.
         guidance: 1 is the given frames alone, and costs one row a clip; so does 0, nothing alone.
-
-    Raises:
-        ConfigError: The model has not learned what to make of nothing, and is asked to.
     """
-    if guidance != 1:
-        _check_learned_nothing(model)
     if guidance == 0:
         seen = replace(seen, dropped=torch.ones_like(seen.dropped))
     if guidance in (0, 1) or bool(seen.dropped.all()):
@@ -255,18 +274,6 @@ def _nothing(model: VideoModel, clips: Tensor, size: tuple[int, int]) -> Given:
     motion = torch.zeros(rows, config.given_frames, config.regions.motion_regions, 4, device=clips.device)
     given = following(frames, regions, motion)
     return replace(given, dropped=torch.ones(rows, dtype=torch.bool, device=clips.device))
-
-
-def _check_learned_nothing(model: VideoModel) -> None:
-    """Refuse a model that was never trained without given frames.
-
-    Raises:
-        ConfigError: It was not.
-    """
-    if not model.config.diffusion.condition_dropout:
-        raise ConfigError(
-            "this model was trained with diffusion.condition_dropout = 0, so it needs given frames, and guidance 1"
-        )
 
 
 def _rows(given: Given, part: slice) -> Given:

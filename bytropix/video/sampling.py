@@ -143,10 +143,19 @@ def respaced(alpha_bars: Tensor, steps: int) -> tuple[list[int], Tensor]:
         ConfigError: More steps than timesteps.
     """
     total = len(alpha_bars)
-    if steps > total:
-        raise ConfigError(f"steps must be at most the {total} timesteps that the model was trained with, got {steps}")
+    check_steps(steps, total)
     timesteps = [-(-k * total // steps) - 1 for k in range(1, steps + 1)]
     return timesteps, alpha_bars[timesteps]
+
+
+def check_steps(steps: int, total: int) -> None:
+    """Refuse a walk with more steps than there are timesteps.
+
+    Raises:
+        ConfigError: It has.
+    """
+    if steps > total:
+        raise ConfigError(f"steps must be at most the {total} timesteps that the model was trained with, got {steps}")
 
 
 def _scheduler(sampler: Sampler, bars: Tensor, prediction: Prediction) -> Any:

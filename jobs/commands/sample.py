@@ -29,7 +29,7 @@ from bytropix.jobs.video_metrics import psnr
 from bytropix.jobs.video_pictures import GAP, beside, stacked
 from bytropix.jobs.video_recipe import VideoRecipe, build_video_model
 from bytropix.video.model import Given, VideoModel
-from bytropix.video.rollout import evaluations, following, interpolate, roll_out, unconditional
+from bytropix.video.rollout import Kind, check_able, evaluations, following, interpolate, roll_out, unconditional
 from bytropix.video.sampling import SamplingConfig
 
 FASTEST = 1000.0
@@ -89,7 +89,7 @@ class Sample:
         if not 0 <= self.start < float("inf"):
             raise ConfigError(f"--start must be 0 or more seconds, got {self.start:g}")
         for name in ("interpolate", "compare"):
-            if getattr(self, name) and self.condition is None:
+            if getattr(self, name) and not self.condition:
                 raise ConfigError(f"--{name} needs --condition, a film or a store to take frames from")
 
     def __call__(self) -> int:
@@ -133,22 +133,19 @@ class Work:
     """
 
     def __init__(self, flags: Sample) -> None:
-
         self._flags = flags
         run = RunFolder(flags.run)
-        self.footage: Footage = Footage.of(run)
+        self.footage = Footage.of(run)
         self.device = choose_device(flags.device)
         self.model = load_video_model(run).to(self.device)
         config = self.model.config
         self.frames = flags.frames or config.predicted_frames
-        if flags.interpolate and self.frames != config.predicted_frames:
-            raise ConfigError(
-                f"--frames {self.frames}: this model fills gaps of {config.predicted_frames} frames; leave it out"
-            )
+        self.kind: Kind = "interpolation" if flags.interpolate else "prediction" if flags.condition else "unconditional"
+        check_able(config, flags.sampling, self.kind, self.frames)
         self.given: NDArray[np.uint8] | None = None
         self.truth: NDArray[np.uint8] | None = None
         self.source, self.rate = "nothing", self.footage.fps / self.footage.every or UNKNOWN_RATE
-        if flags.condition is not None:
+        if flags.condition:
             self._take(self._stretch(flags.condition, config.given_frames + self.frames))
 
     def _stretch(self, condition: str, count: int) -> Stretch:
@@ -173,7 +170,7 @@ class Work:
             what = "the model is given" if least == config.given_frames else "given and made frames are"
             raise ConfigError(f"{found.source}: {what} {least} frames, and there are {len(images)}; take a longer one")
         if found.notice:
-            print(f"bytropix: {printable(found.notice)}", file=sys.stderr)
+            print(printable(found.notice), file=sys.stderr)
         self.source, self.rate = found.source, found.fps or self.rate
         self.before, after = images[:first], images[first + self.frames :]
         self.given = np.concatenate([self.before, after]) if self._flags.interpolate else self.before
