@@ -168,7 +168,8 @@ class ByteTask:
 def patch_lengths(starts: Tensor) -> Tensor:
     """Return the lengths f32 [n] in bytes of the patches of starts (B, T); what a row's end cuts is left out."""
     row, column = starts.nonzero().T
-    return column.diff()[row.diff() == 0].float()
+    lengths: Tensor = column.diff()[row.diff() == 0].float()
+    return lengths
 
 
 def log_evaluation(log: RunLog, step: int, found: Mapping[str, Evaluation]) -> None:

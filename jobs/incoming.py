@@ -6,7 +6,7 @@ stream -> pinned memory -> side stream, one batch ahead -> the device's own stre
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import fields
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class _Copy(Generic[B]):
         """Return the batch for the device's own stream, and the state behind it."""
         self._done.synchronize()  # begun a step ago; afterwards the host's memory may be filled anew
         present = torch.cuda.current_stream()
-        for field in fields(self._there):
+        for field in fields(cast(Any, self._there)):
             tensor = getattr(self._there, field.name)
             if isinstance(tensor, Tensor):
                 tensor.record_stream(present)  # its memory is not taken for another copy before it has been read

@@ -48,7 +48,7 @@ class Unit:
 
     def rates(self, per_second: float) -> dict[str, float]:
         """Return speeds by tag."""
-        return {f"speed/{name}_per_second": count * per_second for name, count in ({self.name: 1} | self.holds).items()}
+        return {f"speed/{name}_per_second": count * per_second for name, count in {self.name: 1, **self.holds}.items()}
 
 
 def gradient_norms(parts: Mapping[str, nn.Module]) -> dict[str, float]:

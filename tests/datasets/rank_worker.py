@@ -18,6 +18,11 @@ from bytropix.jobs.ranks import Ranks, joined
 from bytropix.jobs.recipe import Recipe, read_recipe
 from bytropix.jobs.train import Training
 
+sys.path.append(str(Path(__file__).parents[2]))  # as a script it does not find the other tests
+
+from tests.datasets.poison import PoisonedTask
+
+POISON = 9  # of 8 windows a step: the second of step 2, a row of the second rank's
 DAMAGED = "part 7, offset 4096: damaged"
 
 
@@ -33,11 +38,20 @@ def main(store: Path, recipe: Recipe, folder: Path, port: str) -> None:
             assert Training(ByteTask(run, Store.open(store)), folder / f"drop-{steps}", resume=False, ranks=ranks)()
         run = change(dropping, steps=6)
         assert Training(ByteTask(run, Store.open(store)), folder / "drop-3", resume=True, ranks=ranks)()
+        for shard in ("ddp", "fsdp"):
+            for steps in (3, 5):  # stopped and gone on with
+                task = PoisonedTask(poisoned(recipe, steps=steps, shard=shard), Store.open(store), losses=(POISON,))
+                assert Training(task, folder / f"poisoned-{shard}", resume=True, ranks=ranks)()
         note(folder, "misfit", ranks.rank, misfit(recipe, store, folder, ranks))
         note(folder, "one-fails", ranks.rank, one_fails(ranks))
     # A second group, whose ranks wait for each other five seconds at most.
     os.environ |= {"MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "False", "BYTROPIX_RANKS_TIMEOUT": "5"}
     note(folder, "one-hangs", ranks.rank, one_hangs(folder))
+
+
+def poisoned(recipe: Recipe, **fields: object) -> Recipe:
+    """Return the recipe of a run that keeps a mean of its weights and may leave steps out."""
+    return change(recipe, **({"ema": 0.5, "bad_steps": 1, "checkpoint_every": 1} | fields))
 
 
 def misfit(recipe: Recipe, store: Path, folder: Path, ranks: Ranks) -> str:

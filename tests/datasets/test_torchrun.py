@@ -4,7 +4,7 @@ one process                 the reference, all steps
 4 ranks, FSDP2, by command  a rank is killed
 2 ranks, DDP, by command    goes on, then one rank gets SIGTERM
 one process                 goes on to the last step
-2 ranks, rank_worker.py     DDP, FSDP2 and dropout from the beginning; ranks that fail or hang
+2 ranks, rank_worker.py     DDP, FSDP2 and dropout from the beginning; a gradient that is NaN; ranks that fail or hang
 """
 
 import json
@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -35,6 +36,8 @@ from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
 from bytropix.pipelines.config import IngestConfig
 from bytropix.pipelines.ingest import ingest_bytes
+from tests.datasets.poison import PoisonedTask
+from tests.datasets.rank_worker import POISON, poisoned
 
 TINY = Path(__file__).parents[1] / "jobs" / "tiny.toml"
 WORDS = ["the", "sea", "was", "calm", "and", "we", "went", "over", "it"]
@@ -253,6 +256,29 @@ def test_ranks_that_resume_draw_the_same_dropout(worked: Path) -> None:
     """Stopped after three of six steps, on the same two ranks: the losses are those of one go."""
     assert losses(worked / "drop-3") == losses(worked / "drop-6")
     assert losses(worked / "drop-6") != losses(worked / "ddp")
+
+
+@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
+def test_a_bad_gradient_of_one_rank_is_left_out_on_all(
+    worked: Path, shard: str, store_path: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """A NaN in the rows of rank 1 leaves weights, moments and mean alone; all else is as on one rank, a resume too."""
+    task = PoisonedTask(poisoned(read_recipe(recipe), steps=5), Store.open(store_path), losses=(POISON,))
+    assert Training(task, tmp_path, resume=False)()
+    run = worked / f"poisoned-{shard}"
+
+    assert [row.get("skipped", False) for row in rows(run)] == [False, True, False, False, False]
+    assert json.loads((run / "checkpoints" / "step-00000005" / "state.json").read_text("utf-8"))["skipped"] == 1
+    for name in ("model", "optimizer", "ema"):
+        before, after = (load_file(run / "checkpoints" / f"step-0000000{n}" / f"{name}.safetensors") for n in (1, 2))
+        wanted, found = (
+            load_file(path / "checkpoints" / "step-00000005" / f"{name}.safetensors") for path in (tmp_path, run)
+        )
+        assert found.keys() == wanted.keys()
+        for key in wanted.keys() - {"rng"}:
+            assert torch.equal(before[key], after[key]), key
+            largest = float((found[key] - wanted[key]).abs().max())
+            assert largest <= 1e-4 * max(1.0, float(wanted[key].abs().max())), key
 
 
 def test_an_error_of_one_rank_is_told_once(worked: Path) -> None:
