@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from bytropix.errors import RunError
-from bytropix.video.autoencoder import FrameAutoencoder
+from bytropix.video.autoencoder import FrameAutoencoder, to_pixels, to_signed
 from bytropix.video.config import VideoModelConfig
 from bytropix.video.context import ContextEncoder, ContextTokens
 from bytropix.video.denoiser import Denoiser
 from bytropix.video.flow import FlowHead, GivenFlow, warped_latents
 from bytropix.video.schedule import Schedule
+
+SAME = 0.15  # what two decoded pixels, in -1..1, may differ by and still count as more or less the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +171,37 @@ class VideoModel(nn.Module):
         """Return the targets' normalized latents [B, P, C, h, w] of what is diffused."""
         return x0 * self.residual_scale_C[:, None, None] + self.base(seen, places)
 
+    @torch.no_grad()
+    def frames_of(self, x0: Tensor, seen: Seen, places: Tensor, frames: Tensor) -> Tensor:
+        """Return the frames u8 [B, P, H, W, 3] of what is diffused.
+
+        With a residual, what the autoencoder missed of the last given frame is put back wherever the target is said to
+        look as that frame does, so that what stands still is as sharp as it was given.
+
+        Args:
+            x0: [B, P, C, h, w].
+            seen: What `look` returned.
+            places: i64 [B, P], places of the targets.
+            frames: u8 [B, F, H, W, 3], the given frames.
+        """
+        size = (frames.shape[2], frames.shape[3])
+        made = self._decoded(self.to_latents(x0, seen, places), size)
+        if self.config.diffusion.residual != "none":
+            frame = frame_before(seen.places, places)
+            again = frames_at(self._decoded(seen.latents, size), frame)
+            given = to_signed(frames.flatten(0, 1)).reshape(*frames.shape[:2], 3, *size)
+            share = (-((made - again) / SAME).square().mean(2, keepdim=True)).exp()
+            made = made + share * (frames_at(given, frame) - again)
+        return to_pixels(made.flatten(0, 1)).reshape(*made.shape[:2], *size, 3)
+
     def scalars(self) -> dict[str, Tensor]:
         """Return the present curvature, scale and spread of every level of S, M and T by metric tag."""
         return {} if self.context is None else self.context.scalars()
+
+    def _decoded(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return frames f32 [B, T, 3, H, W], about -1..1, of normalized latents [B, T, C, h, w]."""
+        x = self.autoencoder.decode(self.autoencoder.restore(latents).flatten(0, 1), size).float()
+        return x.reshape(*latents.shape[:2], *x.shape[1:])
 
     def _flow(self, latents: Tensor, context: ContextTokens | None, boxes: Tensor, places: Tensor) -> GivenFlow | None:
         """Return the flow of the given frames, if the model has a head for it, which needs the motion tokens."""
@@ -219,7 +249,7 @@ def frame_before(given: Tensor, places: Tensor) -> Tensor:
 
 
 def frames_at(latents: Tensor, frame: Tensor) -> Tensor:
-    """Return the latents [B, P, C, h, w] of given frames by their numbers, i64 [B, P], out of [B, F, C, h, w]."""
+    """Return what belongs to given frames by their numbers, i64 [B, P]: [B, P, ...] out of [B, F, ...]."""
     return latents[torch.arange(len(frame), device=frame.device)[:, None], frame]
 
 

@@ -221,6 +221,36 @@ def test_what_is_diffused_is_the_difference_of_measured_size() -> None:
     assert "residual_scale_C" in model.state_dict()
 
 
+@pytest.mark.parametrize("places", [[0, 1, 2], [0, 1, 4]], ids=["predict", "interpolate"])
+def test_what_stands_still_is_as_sharp_as_it_was_given(places: list[int]) -> None:
+    """With a residual, no difference is the last given frame itself; without, what the autoencoder makes of it."""
+    for residual in ("none", "last"):
+        config = replace(WUBU, diffusion=replace(WUBU.diffusion, residual=residual))
+        model, given = made(config), given_of(config, size=(17, 22), places=torch.tensor(places).expand(2, -1))
+        targets = torch.tensor([[3 if places[-1] == 2 else 2] * 2] * 2)
+        last = 2 if places[-1] == 2 else 1
+        seen = model.look(given)
+        still = model.to_diffused(seen.latents[:, [last, last]], seen, targets)
+        frames = model.frames_of(still, seen, targets, given.frames)
+        decoded = model.autoencoder.decode_frames(seen.latents[:, [last, last]], (17, 22))
+
+        assert torch.equal(frames, given.frames[:, [last, last]] if residual == "last" else decoded)
+
+
+def test_what_changes_is_what_the_autoencoder_makes_of_it() -> None:
+    """Where the target looks unlike the last given frame, nothing of that frame is left over."""
+    config = replace(WUBU, diffusion=replace(WUBU.diffusion, residual="last"))
+    model, given = made(config), given_of(config)
+    targets = torch.arange(3, 5).expand(2, -1)
+    seen = model.look(given)
+    x0 = 10 * torch.randn(2, 2, *seen.latents.shape[2:])
+    with torch.no_grad():
+        model.autoencoder.decoder[-2].weight.mul_(100)  # of an untrained decoder, all pictures look the same
+    plain = model.autoencoder.decode_frames(model.to_latents(x0, seen, targets), (16, 20))
+
+    assert (model.frames_of(x0, seen, targets, given.frames) != plain).float().mean() < 0.02
+
+
 def test_without_a_residual_latents_themselves_are_diffused() -> None:
     """The base is nothing, and measuring leaves the size alone."""
     model = made(WUBU)
