@@ -108,7 +108,8 @@ def fitted(recipe: VideoRecipe, store: Store, asked: Mapping[str, Any] = NO_FIEL
         recipe: What to train.
         store: An open store of video.
         asked: Fields of the region settings that were asked for by name: where the store's maps are others, maps are
-            made anew from the frames.
+            made anew from the frames. So they are where frames of a clip are no neighbours in the store, whose motion
+            regions are those of neighbours.
 
     Raises:
         StoreError: The store holds no videos, or does not say what its maps are like.
@@ -120,9 +121,13 @@ def fitted(recipe: VideoRecipe, store: Store, asked: Mapping[str, Any] = NO_FIEL
         return replace(recipe, video=replace(video, regions=replace(video.regions, **asked))), []
     found = store_regions(store)
     wanted = replace(found, **asked)
-    if wanted != found:
+    apart = recipe.stage != "autoencoder" and recipe.network.context.on and set(recipe.train.frame_steps) != {1}
+    if wanted != found or apart:
         anew = replace(video, regions=wanted, region_maps="recomputed")
         words = f"region maps are made anew from the frames ({in_words(wanted)}): the store's are {in_words(found)}"
+        if wanted == found:
+            steps = " or ".join(map(str, sorted(set(recipe.train.frame_steps))))
+            words = f"region maps are made anew from the frames, {steps} apart: the store's motion is of neighbours"
         return replace(recipe, video=anew), [words]
     ignored = video.regions not in (found, RegionConfig()) and recipe.stage != "autoencoder"
     words = (
@@ -141,7 +146,7 @@ def in_words(regions: RegionConfig) -> str:
 def differences(one: RegionConfig, other: RegionConfig) -> str:
     """Return in which fields, and to what, another setting differs."""
     there, asked = to_plain(one), to_plain(other)
-    return ", ".join(f"{name} {asked[name]}" for name in asked if asked[name] != there[name])
+    return ", ".join(f"{name} {asked[name]}" for name in sorted(asked) if asked[name] != there[name])
 
 
 def clips_of(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError, RunError
 from bytropix.gaad.config import RegionConfig
+from bytropix.gaad.maps import region_maps
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
 from bytropix.jobs.video_clips import clips_of, fitted
@@ -128,6 +130,25 @@ def test_regions_of_a_recipe_that_the_store_has_otherwise_are_told_of(tiny_video
     assert "not those of video.regions (adaptive True, motion_regions 4, regions 5)" in notices[0]
     assert "--video.region-maps recomputed" in notices[0]
     assert fitted(recipe, clip_store)[1] == []
+
+
+@pytest.mark.parametrize(("steps", "made"), [((1,), "store"), ((2,), "recomputed"), ((1, 2), "recomputed")])
+def test_motion_is_that_between_the_frames_of_a_clip(
+    steps: tuple[int, ...], made: str, tiny_video: Path, clip_store: Store
+) -> None:
+    """The store's motion regions are those of neighbours, so clips of frames further apart get others, and it is said.
+
+    Sampling, which has such frames alone, finds the same.
+    """
+    recipe = read_video_recipe(tiny_video)
+    recipe, notices = fitted(replace(recipe, train=replace(recipe.train, frame_steps=steps)), clip_store)
+    batch = next(iter(clips_of(recipe, clip_store, batch=4, prefetch=False)))
+
+    assert made == recipe.video.region_maps
+    assert len(notices) == (made == "recomputed")
+    for frames, motion in zip(batch.frames.numpy(), batch.motion.numpy(), strict=True):
+        found = region_maps(frames, None, recipe.video.regions)[1]
+        assert np.array_equal(motion[1:], found[1:])
 
 
 class Poisoned(nn.Module):
