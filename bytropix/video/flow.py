@@ -253,11 +253,11 @@ def warp_loss(latents: Tensor, flow: GivenFlow, *, smoothness: float) -> Tensor:
     Both the coarse flow and the dense one are asked, since the boxes alone say where things go later.
 
     Args:
-        latents: [B, F, C, H, W], of the given frames. No gradient goes to them.
+        latents: [B, F, C, H, W], of the given frames.
         flow: Their flow.
         smoothness: Weight of how much the dense flow changes from cell to cell, in cells.
     """
-    latents = latents.detach().float()
+    latents = latents.float()
     passed = (flow.places_BF[:, 1:] - flow.places_BF[:, :-1]).to(torch.float32)[..., None, None, None]
     loss = latents.new_zeros(len(latents))
     dense, coarse = (passed * in_cells(part, flow.image_size) for part in (flow.dense_BE2HW, flow.coarse_BE2HW))

@@ -177,6 +177,21 @@ def test_each_target_has_its_own_frame_and_distance() -> None:
     torch.testing.assert_close(torch.stack([drawn(6, 1), drawn(5, 3), drawn(3, 7)])[None], moved)
 
 
+def test_each_frame_goes_on_with_its_own_flow() -> None:
+    """The second frame as it came from the first, the third as it came from the second; the first as it goes to it."""
+    one, size = moving_box(), (32, 48)
+    boxes, regions = (part.repeat(1, 2, 1, 1) for part in (one.boxes_BEM4, one.regions_BEM2))
+    boxes[0, 1, 0] += torch.tensor([4.0, -8, 4, -8])
+    regions[0, 1, 0] = torch.tensor([-4.0, 0.0])
+    confidence = one.confidence_BEM.repeat(1, 2, 1)
+    dense = spread_boxes(boxes, regions, confidence, (8, 12), size)
+    flow = GivenFlow(boxes, regions, confidence, dense, dense, torch.tensor([[0, 1, 2]]), size)
+    latents = torch.stack([drawn(4, 5), drawn(4, 5), drawn(5, 3)])[None]
+    moved = warped_latents(latents, flow, torch.tensor([[0, 1, 2]]), torch.tensor([[1, 2, 3]]))
+
+    torch.testing.assert_close(torch.stack([drawn(5, 3), drawn(5, 3), drawn(4, 3)])[None], moved)
+
+
 def test_the_warped_base_starts_from_the_last_frame_before_a_target() -> None:
     """Not from the last that is given, which may lie behind the targets: there, nothing of it is in the base."""
     clips = known_clips(3, 5, SIDE, seed=1)
