@@ -19,13 +19,13 @@ from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
 from bytropix.gaad.config import DecompositionName
 from bytropix.jobs.commands.train import STOPPED, LevelLists
-from bytropix.jobs.ranks import Ranks, joined
+from bytropix.jobs.ranks import joined
 from bytropix.jobs.recipe import choose_device
 from bytropix.jobs.run_folder import AUTOENCODER, CONFIG, RunFolder
 from bytropix.jobs.train import Training
 from bytropix.jobs.video_clips import fitted
 from bytropix.jobs.video_recipe import VideoRecipe, VideoSettings, read_video_recipe
-from bytropix.jobs.video_task import AutoencoderTask, DiffusionTask, video_task
+from bytropix.jobs.video_task import video_task
 from bytropix.nesting import levels_from_lists
 from bytropix.video.config import StackConfig, VideoModelConfig
 
@@ -128,11 +128,13 @@ class TrainVideo(VideoSettings):
                 store = Store.open(self.store)
                 recipe, notices = fitted(recipe, store, self._regions())
                 stages = [(video_task(*stage), run) for stage, run in self._stages(recipe, store)]
-            ranks.tell(*dict.fromkeys([*notices, *(notice for task, _ in stages for notice in task.notices)]))
+            notices = list(dict.fromkeys([*notices, *(notice for task, _ in stages for notice in task.notices)]))
             for number, (task, run) in enumerate(stages, 1):
+                training: Training[ClipBatch] = Training(task, run, resume=self.resume, ranks=ranks)
                 of = f"stage {number} of {len(stages)}, " if len(stages) > 1 else ""
-                ranks.tell(f"{of}{task.recipe.stage}: {task.recipe.train.steps} steps in {run}")
-                if not self._train(task, run, ranks):
+                ranks.tell(*notices, f"{of}{task.recipe.stage}: {task.recipe.train.steps} steps in {run}")
+                notices = []
+                if not _train(training):
                     return STOPPED
         return 0
 
@@ -164,19 +166,20 @@ class TrainVideo(VideoSettings):
             )
         yield (recipe, store, autoencoder), self.run
 
-    def _train(self, task: AutoencoderTask | DiffusionTask, run: Path, ranks: Ranks) -> bool:
-        """Train one stage; return whether its last step was reached."""
-        training: Training[ClipBatch] = Training(task, run, resume=self.resume, ranks=ranks)
-        ranks.tell(*(f"goes on from step {training.step}: {change}" for change in training.changes))
-        finished = training()
-        damaged = training.damaged_blocks()
-        if damaged:
-            ranks.tell(f"left out {damaged} damaged blocks; mend the store with `bytropix verify --repair`")
-        if finished:
-            ranks.tell(f"trained {training.step} steps: {training.run.latest()}")
-        else:
-            ranks.tell(f"stopped at step {training.step}, saved; go on with --resume")
-        return finished
+
+def _train(training: Training[ClipBatch]) -> bool:
+    """Train one stage and tell how it ended; return whether its last step was reached."""
+    ranks = training.ranks
+    ranks.tell(*(f"goes on from step {training.step}: {change}" for change in training.changes))
+    finished = training()
+    damaged = training.damaged_blocks()
+    if damaged:
+        ranks.tell(f"left out {damaged} damaged blocks; mend the store with `bytropix verify --repair`")
+    if finished:
+        ranks.tell(f"trained {training.step} steps: {training.run.latest()}")
+    else:
+        ranks.tell(f"stopped at step {training.step}, saved; go on with --resume")
+    return finished
 
 
 def _begun(run: Path) -> tuple[VideoRecipe, str] | None:

@@ -66,7 +66,7 @@ def test_a_store_of_bytes_is_refused(train: Any, store_path: Path, tmp_path: Pat
             "--model dit has no levels: leave out --wubu-t",
         ),
         (("--gaad-num-regions", 0), "regions must be a whole number from 1 to 256, got 0"),
-        (("--video.context.motion.on", "False", "--video.context.spatial.on", "False"), "turn one of them on"),
+        (("--video.context.motion.no-on", "--video.context.spatial.no-on"), "turn one of them on"),
         (("--train.batch", 0), "train.batch must be at least 1, got 0"),
     ],
 )
@@ -127,7 +127,7 @@ def test_regions_of_a_recipe_that_the_store_has_otherwise_are_told_of(tiny_video
 
     assert found.video.regions == RegionConfig(regions=4, motion_regions=2)
     assert len(notices) == 1
-    assert "not those of video.regions (adaptive True, motion_regions 4, regions 5)" in notices[0]
+    assert "not those of video.regions (regions 5, adaptive True, motion_regions 4)" in notices[0]
     assert "--video.region-maps recomputed" in notices[0]
     assert fitted(recipe, clip_store)[1] == []
 
@@ -216,14 +216,18 @@ def test_a_fresh_diffusion_needs_an_autoencoder(tiny_video: Path, clip_store: St
 
 
 def test_damage_ends_the_run_and_is_named(train: Any, clip_store_path: Path, tmp_path: Path) -> None:
-    """A bit of a frame has changed: the part is named, and the command that mends it."""
+    """A bit of a frame has changed: its file is named."""
     damaged = Path(shutil.copytree(clip_store_path, tmp_path / "damaged.bx"))
     file = next((damaged / "parts" / "train").rglob("frames/c/0/0/0/0"))
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0xFF
     file.write_bytes(bytes(data))
 
-    assert str(damaged / "parts" / "train") in train(store=damaged).refusal()
+    answer = train(store=damaged)
+
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1].startswith(f"bytropix: {damaged / 'parts' / 'train'}")
+    assert "is damaged" in answer.err
 
 
 def test_a_row_without_a_clip_counts_nothing(tiny_video: Path, clip_store: Store) -> None:
