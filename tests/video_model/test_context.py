@@ -143,6 +143,18 @@ def test_geometry_moves_in_ten_steps(rotation: str) -> None:
         assert (matrix @ matrix.T - torch.eye(12)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("stack", ["S", "M", "T"])
+def test_rotations_turn_what_is_seen(stack: str) -> None:
+    """Without descriptors, whose landmarks turn too, a rotation acts through the tokens alone, and it does."""
+    encode = encoder(config_of(nesting=nested(descriptor=False)))
+    before = Frames().through(encode).tokens
+    turn = encode.stacks()[stack].transitions[0].get_submodule("rotation")
+    assert isinstance(turn, SpecialOrthogonal)
+    turn.angles.data = torch.randn(turn.angles.shape)
+
+    assert apart(before, Frames().through(encode).tokens) > 1e-3
+
+
 @pytest.mark.parametrize("frame", range(4))
 def test_every_frame_counts(frame: int) -> None:
     """A change of any given frame changes what is seen of it, and the last ctx."""
