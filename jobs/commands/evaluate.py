@@ -109,7 +109,7 @@ class Evaluate:
             batch=self.batch,
             device=self.device,
             encoder=self.encoder,
-            out=self.out,
+            out=() if self.out is None else (self.out,),
         )
 
 

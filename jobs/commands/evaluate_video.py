@@ -4,7 +4,7 @@ run, store -> clips of the split, each once -> score_clips -> figures -> report
                                             -> worst, median and best clip, again -> picture or film
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -45,7 +45,7 @@ def compare_video(
     batch: int = 16,
     device: str = "auto",
     encoder: Path | None = None,
-    out: Path | None = None,
+    out: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Score a split with a run's latest checkpoint and the baselines; return the figures by name.
 
@@ -58,7 +58,7 @@ def compare_video(
         batch: Clips scored at a time.
         device: auto, cpu or cuda.
         encoder: A safetensors file with the weights of a `FeatureEncoder`.
-        out: Where to draw the worst, the median and the best clip.
+        out: Files to draw the worst, the median and the best clip in.
 
     Raises:
         ConfigError: A setting cannot work.
@@ -70,10 +70,10 @@ def compare_video(
     where = choose_device(device)
     model = run.load(build_video_model(recipe)).to(where)
     assert isinstance(model, VideoModel | FrameAutoencoder)
-    if out is not None:
-        writer_of(out)
+    for path in out:
+        writer_of(path)
         if not isinstance(model, VideoModel):
-            raise ConfigError(f"--out {out}: {run.path} holds an autoencoder alone, which predicts nothing to draw")
+            raise ConfigError(f"--out {path}: {run.path} holds an autoencoder alone, which predicts nothing to draw")
     given, predicted = recipe.video.given_frames, recipe.video.predicted_frames
     compared = predictors(model, given, predicted, sampling)
     clips = _Clips(recipe, store, split, batch, at_most)
@@ -94,7 +94,7 @@ def compare_video(
     if isinstance(model, VideoModel):
         gain, error = scores.gain()
         figures |= {"sampling": to_plain(sampling), "next_frame_gain_db": gain, "next_frame_gain_error_db": error}
-        if out is not None:
+        if out:
             figures["drawn"] = _draw(out, clips, compared[MODEL], scores, where)
     return figures
 
@@ -118,7 +118,7 @@ def report_video(figures: dict[str, Any]) -> str:
     lines += figures["notes"]
     if "drawn" in figures:
         shown = ", ".join(f"{name} {row['psnr']:.1f} dB" for name, row in figures["drawn"]["clips"].items())
-        lines.append(f"drawn: {figures['drawn']['file']}, from above: {shown}")
+        lines.append(f"drawn: {', '.join(figures['drawn']['files'])}, from above: {shown}")
     return "\n".join(lines)
 
 
@@ -157,7 +157,9 @@ class _Clips:
         return clips_of(recipe, store, split=split, batch=batch, seed=VAL_SEED, epochs=1, last="short", prefetch=False)
 
 
-def _draw(path: Path, clips: _Clips, predict: Predictor, scores: VideoScores, device: torch.device) -> dict[str, Any]:
+def _draw(
+    paths: Sequence[Path], clips: _Clips, predict: Predictor, scores: VideoScores, device: torch.device
+) -> dict[str, Any]:
     """Draw the worst, the median and the best clip; return which these are."""
     ranked = scores.ranked()
     chosen = dict(zip(PLACES, (ranked[0], ranked[len(ranked) // 2], ranked[-1]), strict=True))
@@ -171,6 +173,10 @@ def _draw(path: Path, clips: _Clips, predict: Predictor, scores: VideoScores, de
             made = predict(batch.to(device)).cpu().numpy()
             found |= {clip: (batch.frames[rows[clip]].numpy().copy(), made[rows[clip]]) for clip in wanted}
     shown = [found[clip] for clip in chosen.values()]
-    write_comparison(path, [clip for clip, _ in shown], [made for _, made in shown])
+    for path in paths:
+        write_comparison(path, [clip for clip, _ in shown], [made for _, made in shown])
     psnr = scores.frames[MODEL]["psnr"].mean(1)
-    return {"file": str(path), "clips": {name: {"clip": clip, "psnr": psnr[clip]} for name, clip in chosen.items()}}
+    return {
+        "files": list(map(str, paths)),
+        "clips": {name: {"clip": clip, "psnr": psnr[clip]} for name, clip in chosen.items()},
+    }

@@ -162,7 +162,7 @@ def figures(trained_video: Path, clip_store_path: Path, tmp_path_factory: pytest
     """Return what the command says of the tiny run, with the pictures it draws."""
     out = tmp_path_factory.mktemp("drawn") / "strip.png"
     run, store = RunFolder(trained_video), Store.open(clip_store_path)
-    return compare_video(run, store, split="val", sampling=SamplingConfig(steps=2), at_most=6, batch=4, out=out)
+    return compare_video(run, store, split="val", sampling=SamplingConfig(steps=2), at_most=6, batch=4, out=(out,))
 
 
 def test_the_command_says_it_all(cli: Any, trained_video: Path, clip_store_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_clips_are_drawn(figures: dict[str, Any]) -> None:
     """A strip has a row each for the worst, the median and the best clip: given, true and predicted frames."""
     drawn = figures["drawn"]
     psnr = [drawn["clips"][name]["psnr"] for name in ("worst", "median", "best")]
-    with Image.open(drawn["file"]) as picture:
+    with Image.open(drawn["files"][0]) as picture:
         width, height = picture.size
 
     assert psnr == sorted(psnr)
