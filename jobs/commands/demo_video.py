@@ -141,7 +141,7 @@ def _outcome(figures: dict[str, Any], folder: Path) -> list[str]:
         report_video(figures["model"]),
         "",
         f"run: {folder / 'run'} (tensorboard --logdir {folder / 'run'})",
-        f"further: bytropix sample --run {folder / 'run'} --condition {folder / 'motion.bx'} --frames 16 --out next.mp4",
+        f"further: bytropix sample --run {folder / 'run'} --condition {folder / 'motion.bx'} --out next.mp4",
     ]
 
 
