@@ -127,7 +127,7 @@ def test_regions_of_a_recipe_that_the_store_has_otherwise_are_told_of(tiny_video
 
     assert found.video.regions == RegionConfig(regions=4, motion_regions=2)
     assert len(notices) == 1
-    assert "not those of video.regions (regions 5, adaptive True, motion_regions 4)" in notices[0]
+    assert "not those of video.regions (adaptive True, motion_regions 4, regions 5)" in notices[0]
     assert "--video.region-maps recomputed" in notices[0]
     assert fitted(recipe, clip_store)[1] == []
 
