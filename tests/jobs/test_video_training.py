@@ -135,7 +135,7 @@ def test_only_joint_training_moves_the_autoencoder(
     moved = {name for name, weight in before.items() if not torch.equal(after[f"autoencoder.{name}"], weight)}
 
     assert moved == (before.keys() if stage == "joint" else set())
-    assert ("autoencoder.encoder.0.weight" in weights(tmp_path / "run", "ema")) == (stage == "joint")
+    assert ("autoencoder.encoder.linear.weight" in weights(tmp_path / "run", "ema")) == (stage == "joint")
 
 
 def test_latents_of_joint_training_get_no_gradient_from_the_denoiser(
