@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -15,6 +16,7 @@ from bytropix.jobs.run_folder import RunFolder
 WORKER = Path(__file__).with_name("video_rank_worker.py")
 CASES = ("autoencoder-ddp", "diffusion-ddp", "diffusion-fsdp", "joint-fsdp")
 ROUNDING = 5e-5  # largest difference of a loss that the order of sums may make, relative
+NO_GRADIENT = 1e-15  # mean square of what is rounding
 PATIENCE = 400  # seconds, on a busy machine
 
 
@@ -64,16 +66,26 @@ def test_two_ranks_are_one(worked: dict[str, Path], case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_checkpoints_are_the_same(worked: dict[str, Path], case: str) -> None:
-    """Whole tensors under the same names, weights and their means, equal but for rounding; latents measured alike."""
+    """Whole tensors under the same names, weights and their means, equal but for rounding; latents measured alike.
+
+    A bias before a normalization has a gradient of rounding alone, which Adam makes a step of: it may differ.
+    """
+    one, two = worked["one"] / alone(case), worked["two"] / case
+    squares = tensors(one, "optimizer")
     for name in ("model", "ema"):
-        one, two = (
-            load_file(RunFolder(run).latest() / f"{name}.safetensors")
-            for run in (worked["one"] / alone(case), worked["two"] / case)
-        )
-        assert one.keys() == two.keys()
-        for key, tensor in one.items():
-            assert tensor.shape == two[key].shape, key
-            assert float((tensor - two[key]).abs().max()) <= 5e-4 * max(1.0, float(tensor.abs().max())), key
+        wanted, found = tensors(one, name), tensors(two, name)
+        assert wanted.keys() == found.keys()
+        for key, tensor in wanted.items():
+            assert tensor.shape == found[key].shape, key
+            square = squares.get(f"{key}.exp_avg_sq")
+            if square is None or float(square.max()) > NO_GRADIENT:
+                largest = float((tensor - found[key]).abs().max())
+                assert largest <= 5e-4 * max(1.0, float(tensor.abs().max())), f"{name} {key}"
+
+
+def tensors(run: Path, name: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file of the latest checkpoint."""
+    return load_file(RunFolder(run).latest() / f"{name}.safetensors")
 
 
 @pytest.mark.parametrize("case", CASES)
