@@ -130,7 +130,10 @@ class TrainVideo(VideoSettings):
                 stages = [(video_task(*stage), run) for stage, run in self._stages(recipe, store)]
             notices = list(dict.fromkeys([*notices, *(notice for task, _ in stages for notice in task.notices)]))
             for number, (task, run) in enumerate(stages, 1):
-                training: Training[ClipBatch] = Training(task, run, resume=self.resume, ranks=ranks)
+                training: Training[ClipBatch] = Training(task, run, resume=self.resume or number > 1, ranks=ranks)
+                if number < len(stages) and ranks.speaks:  # a run stopped in its first stage knows what comes next
+                    last, folder = stages[-1]
+                    RunFolder(folder).keep(last.recipe, last.kept)
                 of = f"stage {number} of {len(stages)}, " if len(stages) > 1 else ""
                 ranks.tell(*notices, f"{of}{task.recipe.stage}: {task.recipe.train.steps} steps in {run}")
                 notices = []
@@ -184,12 +187,11 @@ def _train(training: Training[ClipBatch]) -> bool:
 
 def _begun(run: Path) -> tuple[VideoRecipe, str] | None:
     """Return the recipe and the stages that a run was begun with; None where there is none."""
-    for folder in (run, run / AUTOENCODER):
-        if (folder / CONFIG).is_file():
-            both = folder != run or (run / AUTOENCODER).is_dir()
-            recipe = RunFolder(folder).recipe(VideoRecipe)
-            return recipe, "all" if both else recipe.stage
-    return None
+    if not (run / CONFIG).is_file():
+        return None
+    recipe = RunFolder(run).recipe(VideoRecipe)
+    both = recipe.stage == "diffusion" and (run / AUTOENCODER).is_dir()
+    return recipe, "all" if both else recipe.stage
 
 
 def _fields(settings: VideoSettings) -> dict[str, Any]:

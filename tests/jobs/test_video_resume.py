@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from bytropix.datasets.store import Store
+from bytropix.jobs.commands.train_video import TrainVideo
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.sharding import share_like
 from bytropix.jobs.train import Training
@@ -164,13 +165,27 @@ def test_a_run_stopped_in_its_first_stage_goes_on_to_its_last(
         process.terminate()
         said = process.communicate()[1]
     assert process.returncode == 3, said
-    assert not (run / "config.toml").exists()
+    assert not RunFolder(run).checkpoints()
 
     answer = cli("train", "video", "--store", clip_store_path, "--run", run, "--resume")
     assert answer.code == 0, answer.err
     assert losses(run / "autoencoder") == losses(trained_video / "autoencoder")
     assert losses(run) == losses(trained_video)
     assert_same_tensors(run, trained_video)
+
+
+@pytest.mark.parametrize(("stage", "stages"), [("diffusion", "all"), ("joint", "joint")])
+def test_a_run_beside_its_autoencoder_resumes_in_its_own_stage(
+    stage: Any, stages: str, tiny_video: Path, clip_store: Store, tmp_path: Path
+) -> None:
+    """Its config alone says which, with all that it was begun with."""
+    recipe = settings(tiny_video, stage)
+    RunFolder(tmp_path).keep(recipe, lambda folder: {})
+    (tmp_path / "autoencoder").mkdir()
+    command = TrainVideo.preset(["--run", str(tmp_path), "--resume"])
+
+    assert command.stage == stages
+    assert command.run_recipe() == recipe
 
 
 def test_a_finished_run_resumes_to_its_end(cli: Any, clip_store_path: Path, trained_video: Path) -> None:
