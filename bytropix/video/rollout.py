@@ -242,12 +242,11 @@ def _sample_rows(
     model: VideoModel, given: Given, places: Tensor, keys: Tensor, config: SamplingConfig, tick: Tick | None
 ) -> Tensor:
     """Return frames of as many clips as are denoised at once, u8 [b, P, H, W, 3]."""
-    height, width = given.frames.shape[2:4]
     places = places.expand(len(keys), -1)
     seen = model.look(given)
     shape = (places.shape[1], *seen.latents.shape[2:])
     x0 = denoise(guided(model, seen, places, config.guidance), model.schedule, keys, shape, config, tick)
-    return model.autoencoder.decode_frames(model.to_latents(x0, seen, places), (height, width))
+    return model.frames_of(x0, seen, places, given.frames)
 
 
 def _slide(model: VideoModel, given: Given, made: Tensor) -> Given:

@@ -281,13 +281,14 @@ def test_guidance_needs_a_model_that_knows_nothing() -> None:
 
 
 def test_residuals_are_added_to_the_frame_before() -> None:
-    """A model of residuals with a perfect denoiser makes the true latents, measured scale and all."""
+    """A perfect denoiser of residuals makes the frames of the true ones, in their measured scale."""
     model = built(settings(residual="last"))
     model.residual_scale_C.copy_(torch.tensor([0.5, 1.0, 2.0, 3.0]))
     given, truth = clips(model, 2), clips(model, 2, seed=1).frames[:, :1].expand(-1, P, -1, -1, -1)
     places = predict_places(model.config)[1].expand(2, -1)
     latents = model.encode(truth)
-    x0 = model.to_diffused(latents, model.look(given), places)
+    seen = model.look(given)
+    x0 = model.to_diffused(latents, seen, places)
     schedule = model.schedule
 
     def perfect(x: Tensor, t: Tensor, seen: Seen, places: Tensor) -> Tensor:
@@ -299,7 +300,9 @@ def test_residuals_are_added_to_the_frame_before() -> None:
         patch.setattr(model, "predict", perfect)
         made = sample(model, given, predict_places(model.config)[1], QUICK)
 
-    assert (made.int() - model.autoencoder.decode_frames(latents, (SIDE, SIDE)).int()).abs().max() <= 1
+    true = model.frames_of(x0, seen, places, given.frames)
+    assert (made.int() - true.int()).abs().max() <= 1
+    assert (model.frames_of(latents, seen, places, given.frames).int() - true.int()).abs().max() > 8
 
 
 def test_no_frames_are_refused(model: VideoModel) -> None:
