@@ -20,15 +20,17 @@ mean of 0 and a deviation of 1 in each channel.
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bytropix.errors import RunError
 from bytropix.video.config import AutoencoderConfig
 
 GROUPS = 8  # of channels, that are normalized together
-COLOUR_SIZES = torch.tensor([1.0, 0.3, 0.2], dtype=torch.float64)  # brightness, red - blue, green - magenta
+COLOUR_SIZES = (1.0, 0.3, 0.2)  # brightness, red - blue, green - magenta
 LEAST_STD = 1e-4  # of a latent channel; below, it says nothing
 
 
@@ -186,16 +188,17 @@ def doubling(channels: int, after: int) -> nn.Conv2d:
 
 def linear_paths(config: AutoencoderConfig) -> tuple[nn.Conv2d, nn.Conv2d]:
     """Return the products that make a cell's latents of its pixels and back: at first a cosine transform, cut off."""
-    basis, size = cosine_basis(config.stride, config.latent_channels)
+    basis, sizes = cosine_basis(config.stride, config.latent_channels)
     to_cells = zeroed(nn.Conv2d(3, config.latent_channels, config.stride, stride=config.stride))
     from_cells = zeroed(nn.Conv2d(config.latent_channels, 3 * config.stride**2, 1))
+    columns = sizes[:, None, None, None]
     with torch.no_grad():
-        to_cells.weight.copy_(basis / size)
-        from_cells.weight.copy_((basis * size).flatten(1).T[:, :, None, None])
+        to_cells.weight.copy_(torch.from_numpy(basis / columns))
+        from_cells.weight.copy_(torch.from_numpy((basis * columns).reshape(len(basis), -1).T[:, :, None, None]))
     return to_cells, from_cells
 
 
-def cosine_basis(stride: int, channels: int) -> tuple[Tensor, Tensor]:
+def cosine_basis(stride: int, channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the waves of a cell that say most of natural pictures, f64 [C, 3, s, s], orthonormal, most first.
 
     Args:
@@ -203,21 +206,21 @@ def cosine_basis(stride: int, channels: int) -> tuple[Tensor, Tensor]:
         channels: How many, C; past the 3 s^2 that there are, waves are zero.
 
     Returns:
-        The waves, and about how large their coefficients are for pixels in -1..1, f64 [C, 1, 1, 1]: less by frequency,
-        and for differences of colours less than for brightness.
+        The waves, and about how large their coefficients are for pixels in -1..1, f64 [C]: less by frequency, and for
+        differences of colours less than for brightness.
     """
-    colours = torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]], dtype=torch.float64)
-    colours /= colours.norm(dim=1, keepdim=True)
-    n = torch.arange(stride, dtype=torch.float64)
-    waves = torch.cos(math.pi * n[:, None] * (n + 0.5) / stride)
-    waves /= waves.norm(dim=1, keepdim=True)
-    sizes = COLOUR_SIZES[:, None, None] / (1 + 2 * torch.hypot(n[:, None], n)) ** 1.2
-    order = sizes.flatten().sort(descending=True, stable=True).indices[:channels]
-    all_waves = torch.einsum("kc,uy,vx->kuvcyx", colours, waves, waves).flatten(0, 2)
-    missing = channels - len(order)
-    basis = F.pad(all_waves[order], (0, 0, 0, 0, 0, 0, 0, missing))
-    size = F.pad(sizes.flatten()[order] * 0.7 * stride, (0, missing), value=1.0)
-    return basis, size[:, None, None, None]
+    colours = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 2.0, -1.0]])
+    colours /= np.linalg.norm(colours, axis=1, keepdims=True)
+    n = np.arange(stride)
+    waves = np.cos(np.pi * n[:, None] * (n + 0.5) / stride)
+    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
+    shares = np.array(COLOUR_SIZES)[:, None, None] / (1 + 2 * np.hypot(n[:, None], n)) ** 1.2
+    order = np.argsort(-shares, axis=None, kind="stable")[:channels]
+    basis, sizes = np.zeros((channels, 3, stride, stride)), np.ones(channels)
+    all_waves = np.einsum("kc,uy,vx->kuvcyx", colours, waves, waves)
+    basis[: len(order)] = all_waves.reshape(-1, 3, stride, stride)[order]
+    sizes[: len(order)] = 0.7 * stride * shares.ravel()[order]
+    return basis, sizes
 
 
 def to_signed(frames: Tensor) -> Tensor:
@@ -245,7 +248,7 @@ def measure_latents(autoencoder: FrameAutoencoder, frames: Iterable[Tensor]) -> 
     sums = torch.zeros(2, autoencoder.config.latent_channels, dtype=torch.float64, device=device)
     count = cells = 0
     for some in frames:
-        z = autoencoder.encode(to_signed(some.to(device).flatten(0, -4))).double()
+        z = autoencoder.encode(to_signed(some.to(device).reshape(-1, *some.shape[-3:]))).double()
         sums += torch.stack([z.sum((0, 2, 3)), z.square().sum((0, 2, 3))])
         count += len(z)
         cells += z[:, 0].numel()
