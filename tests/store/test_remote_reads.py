@@ -193,7 +193,8 @@ def test_a_failure_for_ever_of_s3_ends_in_one_line(s3: DisturbingProxy, s3_bucke
     with pytest.raises(StoreError, match=r"s\.bx/manifest\.json: .*tried 6 times; check the address"):
         open_remote(f"{s3_bucket}/s.bx")
     # aiohttp asks again at once, and once only, when a connection breaks.
-    assert sum(s3.requests.values()) in ((6, 12) if status == 0 else (6,))
+    # A try on a busy machine may be given up before the server has read it.
+    assert 3 <= sum(s3.requests.values()) <= (12 if status == 0 else 6)
 
 
 @pytest.mark.parametrize("place", ["web", "s3"])
