@@ -177,6 +177,7 @@ def test_the_short_last_batch_is_as_asked(clip_store: Callable[[str], Path]) -> 
     for last in ("fill", "drop", "short", "pad"):
         batches = list(islice(stream_of(clip_store("zarr raw"), last=last, batch=9, epochs=2), whole + 1))
         shapes[last] = [(len(one.frames), int(one.filled.sum()), one.position) for one in batches[whole:]]
+        assert all((one.rows, one.clips) == (len(one.frames), int(one.filled.sum())) for one in batches)
     empty = batches[whole]
 
     assert shapes == {
