@@ -135,11 +135,11 @@ def test_a_token_sees_the_cells_in_its_box() -> None:
 
 
 def test_padding_of_the_grid_is_no_part_of_the_frame() -> None:
-    """A 17 x 31 frame on a 3 x 4 grid of 8 pixels: the box of its first two rows of cells does not see the third."""
+    """A 17 x 31 frame on a 3 x 4 grid of 8 pixels: a box down to row 13 does not see the cells from row 16 on."""
     maps = features(1, 3, 4)
     changed = maps.clone()
     changed[:, :, 2] += 1
-    boxes = torch.tensor([[[0.0, 0.0, 31.0, 11.0]]])
+    boxes = torch.tensor([[[0.0, 0.0, 31.0, 13.0]]])
     encode = encoder()
     before, _ = encode(maps, boxes, image_size=(17, 31), covered=(24, 32))
     after, _ = encode(changed, boxes, image_size=(17, 31), covered=(24, 32))
