@@ -124,7 +124,7 @@ def test_cells_know_where_they_are() -> None:
     """Far from the border, where convolutions see the same around them, equal cells differ by their place alone."""
     denoiser, arguments = made(), told(24, 24, rows=1)
     even = {name: torch.ones_like(arguments[name]) for name in ("x", "given")}
-    out = denoiser(**arguments | even)[0, 0, :, 8:16, 8:16]
+    out = denoiser(**arguments | even)[0, 0, :, 8:16:2, 8:16:2]  # the same cell of its patch each time
 
     assert out.std((1, 2)).min() > 1e-3
 

@@ -134,6 +134,19 @@ def test_dropped_clips_know_nothing_of_what_was_given(config: VideoModelConfig) 
     assert (before - prediction(model, replace(given, dropped=None)))[given.dropped].abs().max() > 1e-3
 
 
+def test_what_stands_for_nothing_is_learned() -> None:
+    """The null token and the null latents of each given frame count where the condition is dropped, not elsewhere."""
+    model, given = made(WUBU), given_of(WUBU, rows=4, dropped=torch.tensor([True, False, True, False]))
+    before = prediction(model, given)
+    for learned in (model.null_token_D, *model.null_latents_FC):
+        with torch.no_grad():
+            learned += torch.linspace(-1, 1, len(learned))
+        change = (prediction(model, given) - before).abs().amax((1, 2, 3, 4))
+        before = prediction(model, given)
+
+        assert (change > 1e-4).tolist() == [True, False, True, False]
+
+
 @BOTH
 def test_clips_do_not_see_each_other(config: VideoModelConfig) -> None:
     """A clip's prediction does not depend on the others in the batch."""
