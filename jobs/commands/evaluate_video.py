@@ -20,11 +20,12 @@ from bytropix.datasets.clip_stream import ClipStream
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError, StoreError
 from bytropix.jobs.comparison import write_comparison
+from bytropix.jobs.condition import Footage
 from bytropix.jobs.pictures import writer_of
 from bytropix.jobs.progress import progress_bar
 from bytropix.jobs.recipe import choose_device
 from bytropix.jobs.run_folder import RunFolder
-from bytropix.jobs.video_clips import VAL_SEED, clips_of, in_words, require_video, store_regions
+from bytropix.jobs.video_clips import VAL_SEED, clips_of, frame_size, in_words, require_video, store_regions
 from bytropix.jobs.video_evaluation import COPY, MODEL, Predictor, VideoScores, predictors, score_clips, table
 from bytropix.jobs.video_metrics import FeatureEncoder, lpips_missing
 from bytropix.jobs.video_recipe import VideoRecipe, build_video_model
@@ -74,6 +75,7 @@ def compare_video(
         writer_of(path)
         if not isinstance(model, VideoModel):
             raise ConfigError(f"--out {path}: {run.path} holds an autoencoder alone, which predicts nothing to draw")
+    notes += _other_size(run, store)
     given, predicted = recipe.video.given_frames, recipe.video.predicted_frames
     compared = predictors(model, given, predicted, sampling)
     clips = _Clips(recipe, store, split, batch, at_most)
@@ -131,6 +133,14 @@ def _for_store(recipe: VideoRecipe, store: Store) -> tuple[VideoRecipe, list[str
     there = in_words(store_regions(store))
     note = f"region maps are made anew from the frames ({in_words(video.regions)}): the store's are {there}"
     return replace(recipe, video=replace(video, region_maps="recomputed")), [note]
+
+
+def _other_size(run: RunFolder, store: Store) -> list[str]:
+    """Return what to say where a store's frames are not of the size that the run was trained on."""
+    footage, (height, width) = Footage.of(run), frame_size(store)
+    if (height, width) == (footage.height, footage.width):
+        return []
+    return [f"frames are {width} x {height}; the run was trained on {footage.words}"]
 
 
 class _Clips:

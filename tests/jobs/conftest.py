@@ -140,7 +140,7 @@ def clip_store(clip_store_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def trained_video(clip_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the tiny video recipe, its autoencoder's run inside, six steps each; do not change it."""
+    """A run of the tiny video recipe, its autoencoder's run inside, six steps and five; do not change it."""
     run = tmp_path_factory.mktemp("video-runs") / "run"
     words = ["train", "video", "--store", clip_store_path, "--run", run, "--recipe", TINY_VIDEO]
     assert main([str(word) for word in words]) == 0

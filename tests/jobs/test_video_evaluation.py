@@ -248,12 +248,13 @@ def test_clips_are_drawn_as_a_film(cli: Any, trained_video: Path, clip_store_pat
 def test_maps_that_the_model_was_not_made_for_are_made_anew(
     cli: Any, trained_video: Path, clip_store_path: Path, tmp_path: Path
 ) -> None:
-    """A store with other regions is scored with the model's own, and the report says so."""
+    """A store with other regions is scored with the model's own, as it is in its own size, and the report says so."""
     films = clip_store_path.parent / "films"
-    other = ingest_video([films], tmp_path / "other.bx", VideoConfig(size=(32, 32), clip_frames=8, val_fraction=0.2))
+    other = ingest_video([films], tmp_path / "other.bx", VideoConfig(size=(28, 32), clip_frames=8, val_fraction=0.2))
     found = cli("evaluate", "--run", trained_video, "--store", other.store.path, *QUICK, "--json").json()
 
     assert any("region maps are made anew from the frames (hybrid, 4 regions" in note for note in found["notes"])
+    assert "frames are 32 x 28; the run was trained on 32 x 32" in found["notes"]
 
 
 @pytest.mark.parametrize(
