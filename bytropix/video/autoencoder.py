@@ -30,7 +30,7 @@ from bytropix.errors import RunError
 from bytropix.video.config import AutoencoderConfig
 
 GROUPS = 8  # of channels, that are normalized together
-COLOUR_SIZES = (1.0, 0.3, 0.2)  # brightness, red - blue, green - magenta
+COLOUR_SIZES = (1.0, 0.4, 0.3)  # brightness, red - blue, green - magenta
 LEAST_STD = 1e-4  # of a latent channel; below, it says nothing
 
 
@@ -214,7 +214,7 @@ def cosine_basis(stride: int, channels: int) -> tuple[NDArray[np.float64], NDArr
     n = np.arange(stride)
     waves = np.cos(np.pi * n[:, None] * (n + 0.5) / stride)
     waves /= np.linalg.norm(waves, axis=1, keepdims=True)
-    shares = np.array(COLOUR_SIZES)[:, None, None] / (1 + 2 * np.hypot(n[:, None], n)) ** 1.2
+    shares = np.array(COLOUR_SIZES)[:, None, None] / (1 + 2 * np.hypot(n[:, None], n))
     order = np.argsort(-shares, axis=None, kind="stable")[:channels]
     basis, sizes = np.zeros((channels, 3, stride, stride)), np.ones(channels)
     all_waves = np.einsum("kc,uy,vx->kuvcyx", colours, waves, waves)

@@ -52,7 +52,7 @@ class AutoencoderConfig:
     """Channels at a quarter of a frame's size, twice as many at an eighth, and so on to the latent grid."""
     blocks: int = 1
     """Residual blocks in a stage; without any it learns fastest, with one or two it gets further."""
-    latent_penalty: float = 1e-3
+    latent_penalty: float = 1e-2
     """Weight of the penalty that keeps raw latents near unit size."""
 
     def __post_init__(self) -> None:
