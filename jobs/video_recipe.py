@@ -119,6 +119,13 @@ class VideoRecipe(VideoSettings):
                 "model 'dit' has no flow to warp frames by: set video.diffusion.residual to 'last' or 'none'"
             )
 
+        train = self.train
+        if train.sample_clips and train.sample_guidance != 1 and not self.video.diffusion.condition_dropout:
+            raise ConfigError(
+                f"train.sample_guidance of {train.sample_guidance:g} goes away from what the model makes of nothing, "
+                "which it does not learn with video.diffusion.condition_dropout = 0: raise that, or guide by 1"
+            )
+
     @property
     def network(self) -> VideoModelConfig:
         """What is built: `video`, or for the yardstick `video` with its denoiser and without a context."""

@@ -60,6 +60,10 @@ def test_a_recipe_is_its_plain_form(tiny_video: Path) -> None:
         ("[train]\nsteps = 0", "train.steps must be at least 1, got 0"),
         ("stage = 'all'", "stage must be one of autoencoder, diffusion, joint, got 'all'"),
         ("model = 'dit'\n[video.diffusion]\nresidual = 'warped'\n[video.flow]\non = true", "model 'dit' has no flow"),
+        (
+            "[train]\nsample_guidance = 2.0\n[video.diffusion]\ncondition_dropout = 0.0",
+            "train.sample_guidance of 2 goes away from what the model makes of nothing",
+        ),
         ("video = [", "not a readable TOML recipe"),
     ],
 )
