@@ -161,7 +161,7 @@ class DiffusionConfig:
     """The noising process and what the denoiser predicts of it."""
 
     timesteps: int = 1000
-    """T."""
+    """Timesteps of the noising process, T."""
     schedule: BetaSchedule = "cosine"
     """How noise grows with time."""
     beta_start: float = 1e-4

@@ -56,7 +56,7 @@ def test_a_flag_without_its_value_names_the_command(cli: Any) -> None:
         (["evalute", "--run", "x"], "evaluate"),
         (["inspct"], "inspect"),
         (["train", "byte"], "train bytes"),
-        (["train"], "train bytes"),
+        (["train"], "train bytes' or 'train video"),
         (["ingest", "--out", "x.bx"], "ingest bytes' or 'ingest video"),
         (["--json"], None),
         ([""], None),
