@@ -131,7 +131,8 @@ def without_terminal_signal(bars: Tensor) -> Tensor:
 def loss_weights(bars: Tensor, prediction: Prediction, gamma: float) -> Tensor:
     """Return the weight of each timestep's squared error, f64 [T]: min(SNR, gamma) of an error in x0.
 
-    Min-SNR weights (Hang et al. 2023): an error in eps is one in x0 times SNR, an error in v one times SNR + 1.
+    Min-SNR weights (Hang et al. 2023): an error in eps is one in x0 times SNR, an error in v one times SNR + 1. Where
+    no signal is left the weight would be 0, and samples would begin with a step that was never trained: there it is 1.
 
     Args:
         bars: f64 [T], alpha_bar.
@@ -142,7 +143,8 @@ def loss_weights(bars: Tensor, prediction: Prediction, gamma: float) -> Tensor:
         return torch.ones_like(bars)
     snr = bars / (1 - bars)
     per_x0 = snr.clamp(max=gamma)
-    return {"x0": per_x0, "eps": per_x0 / snr, "v": per_x0 / (snr + 1)}[prediction]
+    weights = {"x0": per_x0, "eps": per_x0 / snr, "v": per_x0 / (snr + 1)}[prediction]
+    return torch.where(snr > 0, weights, 1.0)
 
 
 def _betas_of(bars: Tensor) -> Tensor:

@@ -143,3 +143,13 @@ def test_gamma_of_zero_weighs_all_steps_alike() -> None:
     """Without min-SNR every weight is 1, whatever is predicted."""
     for kind in PREDICTIONS:
         assert torch.equal(schedule_of(kind, min_snr=0.0).weights_T, torch.ones(50))
+
+
+@pytest.mark.parametrize("kind", ["x0", "v"])
+def test_the_step_without_signal_is_trained(kind: Prediction) -> None:
+    """With a terminal signal of zero, the last timestep's weight is one: samples begin there."""
+    weights = schedule_of(kind, terminal=True, min_snr=5.0).weights_T
+
+    assert weights[-1] == 1
+    assert (weights[:-1] < 5 + 1e-6).all()
+    assert (weights > 0).all()
