@@ -25,8 +25,7 @@ from bytropix.errors import ConfigError
 
 PEAK = 255.0
 LEAST_ERROR = 1 / 12  # mean squared error of rounding to whole levels: equal frames have 58.9 dB, not infinitely many
-LPIPS_NET = "alex"
-LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"  # as torchvision calls them in torch.hub's folder
+LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"  # of its network `alex`, as torchvision calls them in torch.hub's folder
 FEATURE_WIDTHS = (3, 16, 32, 64)  # channels in front of and behind each convolution
 
 
@@ -80,8 +79,9 @@ def ssim(predicted: Tensor, true: Tensor) -> Tensor:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure  # seconds to import
 
-    pictures = (frames.movedim(-1, 1).double() for frames in (predicted, true))
-    found: Tensor = structural_similarity_index_measure(*pictures, data_range=PEAK, reduction="none")  # type: ignore[assignment]
+    one, other = (frames.movedim(-1, 1).double() for frames in (predicted, true))
+    found = structural_similarity_index_measure(one, other, data_range=PEAK, reduction="none")
+    assert isinstance(found, Tensor)  # it would be a tuple with whole pictures, were they asked for
     return found.reshape(len(predicted))
 
 
@@ -119,7 +119,7 @@ def lpips_missing() -> str:
 def _lpips_net() -> Callable[..., Tensor]:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    whole = LearnedPerceptualImagePatchSimilarity(net_type=LPIPS_NET, normalize=True)
+    whole = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
     return lambda one, other: whole.net(one, other, normalize=True)
 
 
