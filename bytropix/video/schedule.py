@@ -149,4 +149,5 @@ def loss_weights(bars: Tensor, prediction: Prediction, gamma: float) -> Tensor:
 
 def _betas_of(bars: Tensor) -> Tensor:
     """Return the betas of an alpha_bar [T + 1] that begins at 1, none so small or large that a step is lost."""
-    return (1 - bars[1:] / bars[:-1]).clamp(LEAST_BETA, MOST_BETA)
+    least = LEAST_BETA * min(1.0, 1000 / (len(bars) - 1))  # of very many steps, each may take little
+    return (1 - bars[1:] / bars[:-1]).clamp(least, MOST_BETA)

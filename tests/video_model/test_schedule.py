@@ -46,6 +46,14 @@ def test_signal_falls_to_nearly_nothing_for_any_number_of_steps(schedule: BetaSc
         assert bars[0] > 0.99
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "sigmoid"])
+def test_the_number_of_steps_does_not_change_the_curve(schedule: BetaSchedule) -> None:
+    """Half-way through, as much of the signal is left in a hundred thousand steps as in a thousand."""
+    few, many = (alpha_bars(DiffusionConfig(timesteps=count, schedule=schedule)) for count in (1000, 100_000))
+
+    torch.testing.assert_close(many[99::100], few, rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_terminal_rescale_leaves_no_signal_at_the_end(schedule: BetaSchedule) -> None:
     """The last step has no signal at all, the first has what it had, and the last beta is 1."""
