@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,8 +137,15 @@ def test_a_grid_of_another_size_is_refused() -> None:
 @pytest.mark.parametrize("stride", [4, 8, 16])
 @pytest.mark.parametrize("blocks", [0, 1])
 def test_gradient_reaches_every_parameter(stride: int, blocks: int) -> None:
-    """Behind the first step, which wakes the branches, each tensor of encoder and decoder has a gradient."""
-    autoencoder = made(AutoencoderConfig(stride=stride, latent_channels=4, width=8, blocks=blocks))  # type: ignore[arg-type]
+    """Behind the first step, which wakes the branches, the pictures' error reaches all of encoder and decoder."""
+    sizes: dict[str, Any] = {
+        "stride": stride,
+        "latent_channels": 4,
+        "width": 8,
+        "blocks": blocks,
+        "latent_penalty": 0.0,
+    }
+    autoencoder = made(AutoencoderConfig(**sizes))
     frames = clips(2)
     train(autoencoder, frames, 2)
     autoencoder.zero_grad(set_to_none=True)
