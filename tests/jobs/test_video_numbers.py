@@ -15,7 +15,7 @@ from bytropix.jobs.video_totals import DiffusionTotal
 from bytropix.optim import OptimConfig, make_adamw
 from bytropix.video.model import VideoModel
 
-MANY = 150  # a thousand were run once, and take a minute and a half
+MANY = 100  # a thousand take a minute and a half of a core
 
 
 @pytest.fixture(scope="module")
