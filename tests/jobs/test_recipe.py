@@ -13,8 +13,10 @@ from bytropix.config import to_plain
 from bytropix.errors import ConfigError
 from bytropix.jobs.cli import parse
 from bytropix.jobs.commands.train import TrainBytes
+from bytropix.jobs.kinds import kind_in
 from bytropix.jobs.recipe import FREE_FIELDS, Recipe, TrainConfig, build_model, read_recipe
 from bytropix.jobs.toml_text import write_toml
+from bytropix.jobs.video_recipe import build_video_model, read_video_recipe
 
 PACKAGED = sorted((Path(str(files("bytropix.jobs"))) / "recipes").glob("*.toml"))
 
@@ -37,10 +39,13 @@ def asked(*flags: object) -> Recipe:
 
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.name)
 def test_packaged_recipes_make_a_model(path: Path) -> None:
-    """A recipe that is shipped has no unknown key, and its model can be built."""
-    recipe = read_recipe(path)
+    """A recipe that is shipped has no unknown key, and its model, of bytes or of video, can be built."""
+    if kind_in(tomllib.loads(path.read_text("utf-8"))) == "video":
+        model = build_video_model(read_video_recipe(path))
+    else:
+        model = build_model(read_recipe(path))
 
-    assert sum(parameter.numel() for parameter in build_model(recipe).parameters()) > 100_000
+    assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
 
 
 def test_the_demo_has_a_recipe() -> None:
