@@ -1,7 +1,7 @@
 """How well a video model predicts the clips of a split, beside what costs nothing.
 
     clips of T = F + P frames, each once -> given F -> model, baselines -> P frames each -> metrics of every frame
-                                         -> true P -> encoded, decoded: as good as latents can be
+                                         -> true P -> encoded, decoded: all that latents hold
                                                                    -> means by frame, and over all -> VideoScores
 
 Figures are means of what each frame has, so that they do not depend on how clips are batched; noise belongs to a clip's
@@ -65,7 +65,10 @@ BASELINES: dict[str, Callable[[Tensor, int], Tensor]] = {
 def predictors(
     model: VideoModel | FrameAutoencoder, given: int, predicted: int, sampling: SamplingConfig
 ) -> dict[str, Predictor]:
-    """Return what is compared, by name: the model's samples, the baselines, and the autoencoder, the upper bound.
+    """Return what is compared, by name: the model's samples, the baselines, and the true frames, encoded and decoded.
+
+    The last is what latents hold, and the bound of a model that makes frames of latents alone; one that adds to a given
+    frame (diffusion.residual) has from there what its autoencoder misses, and may come out above it.
 
     Args:
         model: In evaluation mode; an autoencoder alone predicts nothing.

@@ -40,7 +40,7 @@ class Evaluate:
 
     Of a video model, PSNR and SSIM of each predicted frame, and a Frechet distance. Every clip is predicted once from
     its first frames. Beside the model stand the last frame copied, the mean of the given ones, the last two
-    extrapolated, and the autoencoder on the true frames, which is the upper bound.
+    extrapolated, and the true frames once through the autoencoder: all that its latents hold of them.
     """
 
     run: Path
