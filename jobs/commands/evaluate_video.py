@@ -111,8 +111,8 @@ def report_video(figures: dict[str, Any]) -> str:
         )
     lines.append(
         f"{figures['clips']:,} clips of split '{figures['split']}', each scored once: {figures['predicted_frames']} "
-        f"frames after {figures['given_frames']}; '*' is on the best guess; 'autoencoder' has seen the true frames: what "
-        "its latents hold of them"
+        f"frames after {figures['given_frames']}; '*' is on the best guess; 'autoencoder' has seen the true frames: "
+        "what its latents hold of them"
     )
     lines += figures["notes"]
     if "drawn" in figures:
