@@ -1,10 +1,11 @@
 """Many small films of things that move evenly, to train a model on whose next frames can be told from the last ones.
 
-    seed, number -> background, still or going by -> squares and discs that bounce -> H.264 -> FOLDER/film-000.mp4
+    seed, number -> still background -> a square and a disc that bounce -> H.264 -> FOLDER/film-000.mp4
 
-Each shape keeps its speed of 2 to 5 pixels a frame until it meets the frame's edge, and is drawn with soft edges, so
-that it moves by fractions of a pixel as evenly as by whole ones: two frames tell the third. To repeat the last frame is
-wrong wherever a shape was or will be. The same folder has the same bytes every time.
+They are films like `shapes.mp4` of `film.py`, each with a background, places and speeds of its own. A shape keeps its
+speed of 2 to 5 pixels a frame until it meets the frame's edge, and is drawn with soft edges, so that it moves by
+fractions of a pixel as evenly as by whole ones: two frames tell the third. To repeat the last frame is wrong wherever a
+shape was or will be. The same folder has the same bytes every time.
 """
 
 from dataclasses import dataclass
@@ -19,12 +20,10 @@ from bytropix.pipelines.video.encode import check_even, write_video
 
 FPS = 16.0
 CRF = 12  # so little is lost that what is learned is the motion, not the blocks
-COLOURS = ((235, 40, 30), (250, 230, 60), (30, 60, 235), (245, 245, 245), (20, 20, 24))
+SQUARE, DISC = (235, 40, 30), (250, 230, 60)  # their colours
 PALE, CONTRAST = 130, 0.4  # of a background: nearer to grey than its pattern, so that every shape stands out
 SLOWEST, FASTEST = 2.0, 5.0  # pixels a frame, along the way
-PANNING = 1 / 3  # of the films, whose background goes by at a pixel a frame
-SIDES = (0.2, 0.34)  # of a shape, as shares of the frame's shorter side
-MOST_SHAPES = 2
+SIDES = (0.22, 0.3)  # of a shape, as shares of the frame's shorter side
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +86,9 @@ def moving_shapes(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return pictures u8 [count, height, width, 3] and the boxes of the shapes in them, f32 [count, n, 4]."""
     generator = np.random.default_rng(seed)
-    pans = bool(generator.random() < PANNING)
-    pattern = panned(count, height, width, seed=int(generator.integers(1 << 31)), speed=int(pans))
+    pattern = panned(count, height, width, seed=int(generator.integers(1 << 31)))
     images = np.rint(PALE + CONTRAST * (pattern.astype(np.float32) - PALE)).astype(np.uint8)
-    colours = generator.permutation(len(COLOURS))
-    shapes = [
-        _some_shape(generator, height, width, COLOURS[colours[number]])
-        for number in range(int(generator.integers(1, MOST_SHAPES + 1)))
-    ]
+    shapes = [_some_shape(generator, height, width, colour=colour) for colour in (SQUARE, DISC)]
     boxes = np.empty((count, len(shapes), 4), np.float32)
     for number, shape in enumerate(shapes):
         corners = shape.corners(count, height, width)
@@ -122,13 +116,13 @@ def draw(images: NDArray[np.uint8], shape: Shape, corners: NDArray[np.float64]) 
     images[:] = np.rint(mixed).astype(np.uint8)
 
 
-def _some_shape(generator: np.random.Generator, height: int, width: int, colour: tuple[int, int, int]) -> Shape:
+def _some_shape(generator: np.random.Generator, height: int, width: int, *, colour: tuple[int, int, int]) -> Shape:
     """Return a shape of chance size, place and speed."""
     side = float(min(height, width) * generator.uniform(*SIDES))
     angle, pace = generator.uniform(0, 2 * np.pi), generator.uniform(SLOWEST, FASTEST)
     return Shape(
         colour=colour,
-        round=bool(generator.random() < 0.5),
+        round=colour == DISC,
         side=side,
         start=(float(generator.uniform(0, width - side)), float(generator.uniform(0, height - side))),
         speed=(float(pace * np.cos(angle)), float(pace * np.sin(angle))),
