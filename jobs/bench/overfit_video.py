@@ -10,6 +10,7 @@ target frames but through the model. Without a folder of videos, the clips are m
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -172,7 +173,9 @@ def one_clip_each(store: Store, plan: Plan) -> ClipBatch:
     for batch in ClipStream(store, clip_frames=plan.video.frames, batch=1, seed=0, epochs=1, prefetch=False):
         taken.setdefault(int(batch.video), batch)
         if len(taken) == plan.clips:
-            columns = {name: torch.cat([getattr(one, name) for one in taken.values()]) for name in TENSORS}
+            columns: dict[str, Any] = {
+                name: torch.cat([getattr(one, name) for one in taken.values()]) for name in TENSORS
+            }
             return replace(batch, clips=plan.clips, **columns)
     raise ConfigError(
         f"{store.url}: clips of {len(taken)} videos, {plan.clips} are wanted: name another folder of data"
