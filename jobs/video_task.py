@@ -24,8 +24,7 @@ from bytropix.errors import ConfigError, RunError
 from bytropix.jobs.metrics import RunLog, Unit
 from bytropix.jobs.ranks import Ranks
 from bytropix.jobs.run_folder import RunFolder
-from bytropix.jobs.sharding import plain_copy
-from bytropix.jobs.task import Shares
+from bytropix.jobs.sharding import Shares, plain_copy
 from bytropix.jobs.video_clips import clips_of, frame_size, measured_frames, require_video, rule_of, table_of, val_clips
 from bytropix.jobs.video_looks import Look, look_at_predictions, look_at_reconstructions
 from bytropix.jobs.video_recipe import VideoRecipe, build_video_model

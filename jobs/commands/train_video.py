@@ -77,7 +77,8 @@ class TrainVideo(VideoSettings):
         parser.add_argument("--run", type=Path)
         parser.add_argument("--resume", action="store_true")
         known, _ = parser.parse_known_args(arguments)
-        settings, more = VideoRecipe(), {}
+        settings = VideoRecipe()
+        more: dict[str, Any] = {}
         if known.recipe is not None:
             settings = read_video_recipe(known.recipe)
         elif known.resume and known.run is not None and (begun := _begun(known.run)) is not None:
@@ -116,8 +117,8 @@ class TrainVideo(VideoSettings):
                 raise ConfigError(f"{flag} lists need {flag}.num-levels, the number of their values")
             stack: StackConfig = getattr(video.context, name)
             nesting = replace(stack.nesting, levels=levels_from_lists(asked.num_levels, lists))
-            context = replace(video.context, **{name: replace(stack, nesting=nesting)})
-            video = replace(video, context=context)
+            changed: dict[str, Any] = {name: replace(stack, nesting=nesting)}
+            video = replace(video, context=replace(video.context, **changed))
         return video
 
     def __call__(self) -> int:
