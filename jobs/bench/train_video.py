@@ -17,10 +17,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from bytropix.gaad.maps import region_maps
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Target, seconds, torch_threads
+from bytropix.jobs.demo_model import SIDE, demo_recipe
 from bytropix.jobs.training_films import moving_shapes
 from bytropix.jobs.video_recipe import VideoRecipe, build_video_model, matched, parameters_of
 from bytropix.optim import make_adamw
-from bytropix.video.config import AutoencoderConfig, DenoiserConfig, DiffusionConfig, VideoModelConfig
+from bytropix.video.config import VideoModelConfig
 from bytropix.video.diffusion import DiffusionLoss
 from bytropix.video.model import VideoModel
 
@@ -40,13 +41,10 @@ class Case:
     batch: int = BATCH
 
 
-DEMO = VideoModelConfig(
-    predicted_frames=2,
-    autoencoder=AutoencoderConfig(stride=4, width=24),
-    denoiser=DenoiserConfig(width=128),
-    diffusion=DiffusionConfig(residual="last", min_snr=0.0),
+CASES = (
+    Case("the demo's sizes", SIDE, demo_recipe(None).video),
+    Case("default sizes", 128, VideoModelConfig()),
 )
-CASES = (Case("the demo's sizes", 64, DEMO), Case("default sizes", 128, VideoModelConfig()))
 
 
 def bench_train_video(settings: BenchSettings) -> list[BenchRow]:
