@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from bytropix.config import to_plain
 from bytropix.errors import ConfigError
 from bytropix.jobs.cli import parse
 from bytropix.jobs.commands.train import TrainBytes
-from bytropix.jobs.kinds import kind_in
 from bytropix.jobs.recipe import FREE_FIELDS, Recipe, TrainConfig, build_model, read_recipe
 from bytropix.jobs.toml_text import write_toml
 from bytropix.jobs.video_recipe import build_video_model, read_video_recipe
@@ -40,7 +40,8 @@ def asked(*flags: object) -> Recipe:
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.name)
 def test_packaged_recipes_make_a_model(path: Path) -> None:
     """A recipe that is shipped has no unknown key, and its model, of bytes or of video, can be built."""
-    if kind_in(tomllib.loads(path.read_text("utf-8"))) == "video":
+    model: nn.Module
+    if "video" in path.name:  # a recipe may leave its kind to the command that reads it
         model = build_video_model(read_video_recipe(path))
     else:
         model = build_model(read_recipe(path))
