@@ -40,11 +40,8 @@ def asked(*flags: object) -> Recipe:
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.name)
 def test_packaged_recipes_make_a_model(path: Path) -> None:
     """A recipe that is shipped has no unknown key, and its model, of bytes or of video, can be built."""
-    model: nn.Module
-    if "video" in path.name:  # a recipe may leave its kind to the command that reads it
-        model = build_video_model(read_video_recipe(path))
-    else:
-        model = build_model(read_recipe(path))
+    of_video = "video" in path.name  # a recipe may leave its kind to the command that reads it
+    model: nn.Module = build_video_model(read_video_recipe(path)) if of_video else build_model(read_recipe(path))
 
     assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
 
