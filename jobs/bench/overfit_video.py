@@ -73,7 +73,7 @@ def _model() -> VideoModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Sizes of the whole: some minutes of one core."""
+    """Sizes of the whole: about four minutes of one core."""
 
     clips: int = 8
     side: int = 48
@@ -81,8 +81,8 @@ class Plan:
     fps: float = 8.0
     """Few, so that much moves from frame to frame."""
     video: VideoModelConfig = field(default_factory=_model)
-    autoencoder_steps: int = 400
-    steps: int = 600
+    autoencoder_steps: int = 500
+    steps: int = 1000
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(lr=2e-3, warmup=30, final_share=0.02, weight_decay=0.0, beta2=0.99)
     )
