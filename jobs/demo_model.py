@@ -22,7 +22,7 @@ from bytropix.video.sampling import SamplingConfig
 FILMS, SIDE = 48, 64
 VAL_FRACTION = 0.2
 CLIPS = 64
-SAMPLING = SamplingConfig(steps=10, guidance=1.0)
+SAMPLING = SamplingConfig(steps=4, guidance=1.0)
 PICTURES = ("comparison.png", "comparison.mp4")
 
 
