@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from bytropix.datasets.store import Store
 from bytropix.jobs.cli import main
@@ -36,6 +37,9 @@ REFUSED = {
     "video/sample_with_invalid_nalu.mp4": "damaged",
     "video/sample_with_junk": "damaged",
 }
+
+
+TINY_VIDEO = Path(__file__).parents[1] / "jobs" / "tiny-video.toml"
 
 
 def _report_tests() -> Any:
@@ -164,7 +168,7 @@ def test_a_clip_is_drawn_into_a_film(store: Path, tmp_path: Path, capsys: pytest
 def test_the_demo_shows_its_films(bytropix_program: Any, browser: Any, tmp_path: Path) -> None:
     """Films, store, page and clip are there; the page is whole in a browser and asks for nothing."""
     folder = tmp_path / "demo"
-    done = bytropix_program("demo", "video", "--folder", folder)
+    done = bytropix_program("demo", "video", "--folder", folder, "--no-model")
     assert done.returncode == 0, done.stderr
     assert f"page: {folder / 'report.html'} (open it in a browser; it needs no network)" in done.stdout.splitlines()
     assert re.search(r"streamed \d+ clips, [\d,]+ a second", done.stdout)
@@ -183,6 +187,23 @@ def test_the_demo_shows_its_films(bytropix_program: Any, browser: Any, tmp_path:
     shot = browser.screenshot()
     (tmp_path / "page.png").write_bytes(shot)
     assert len(shot) > 50_000
+
+
+def test_the_demo_goes_on_to_a_model(bytropix_program: Any, tmp_path: Path) -> None:
+    """Films, both stages of a run, and pictures of given, true and predicted frames; with a recipe of a few steps."""
+    folder, recipe = tmp_path / "demo", tmp_path / "few.toml"
+    few = re.sub(r"^(steps|\w+_steps|\w+_every) = \d+", r"\1 = 2", TINY_VIDEO.read_text("utf-8"), flags=re.MULTILINE)
+    recipe.write_text(few, encoding="utf-8")
+    done = bytropix_program("demo", "video", "--folder", folder, "--recipe", recipe)
+    assert done.returncode == 0, done.stderr
+    assert "stage 1 of 2, autoencoder: 2 steps" in done.stderr
+    assert "stage 2 of 2, diffusion: 2 steps" in done.stderr
+    assert re.search(r"^next frame: [+-]\d+\.\d\d dB of PSNR against 'copy last frame'", done.stdout, re.MULTILINE)
+    assert {path.name for path in folder.iterdir()} >= {"run", "motion.bx", "comparison.png", "comparison.mp4"}
+    with av.open(str(folder / "comparison.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 5
+    with Image.open(folder / "comparison.png") as strip:
+        assert np.unique(np.asarray(strip)).size > 100
 
 
 def test_the_demo_leaves_a_folder_of_others_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
