@@ -22,7 +22,8 @@ from bytropix.video.sampling import SamplingConfig
 FILMS, SIDE = 48, 64
 VAL_FRACTION = 0.2
 CLIPS = 64
-SAMPLING = SamplingConfig(steps=4, guidance=1.0)
+# Few steps come near the mean of what may follow, which PSNR asks for; many draw one of the things that may.
+SAMPLING = SamplingConfig(sampler="ddim", steps=2, guidance=1.0)
 PICTURES = ("comparison.png", "comparison.mp4")
 
 
