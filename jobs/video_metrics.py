@@ -79,10 +79,11 @@ def ssim(predicted: Tensor, true: Tensor) -> Tensor:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure  # seconds to import
 
-    one, other = (frames.movedim(-1, 1).double() for frames in (predicted, true))
-    found = structural_similarity_index_measure(one, other, data_range=PEAK, reduction="none")
+    # In float32 fifty times as fast as in float64, and the same to six digits.
+    one, other = (frames.movedim(-1, 1).float() / PEAK for frames in (predicted, true))
+    found = structural_similarity_index_measure(one, other, data_range=1.0, reduction="none")
     assert isinstance(found, Tensor)  # it would be a tuple with whole pictures, were they asked for
-    return found.reshape(len(predicted))
+    return found.reshape(len(predicted)).double()
 
 
 def lpips(predicted: Tensor, true: Tensor) -> Tensor:
