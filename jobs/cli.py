@@ -39,7 +39,7 @@ COMMANDS = {
     "generate": ("generate:Generate", "let a trained model write on from a prompt"),
     "sample": ("sample:Sample", "let a trained video model go on from a clip, fill a gap, or begin from nothing"),
     "demo": ("demo:Demo", "the whole line in about four minutes, on sources that are on every machine"),
-    "demo video": ("demo_video:DemoVideo", "films to clips in about twenty seconds, on films that it makes itself"),
+    "demo video": ("demo_video:DemoVideo", "films that it makes itself to clips and to a model, in about six minutes"),
     "bench": ("bench:Bench", "measure speed and fairness, as ratios against named baselines"),
 }
 USAGE_ERROR = 2

@@ -19,22 +19,20 @@ from typing import Any
 from bytropix.datasets.store import Store
 from bytropix.gaad.config import RegionConfig
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, torch_threads
+from bytropix.jobs.bench.small_context import small_context
 from bytropix.jobs.commands.evaluate_video import compare_video
 from bytropix.jobs.run_folder import RunFolder
 from bytropix.jobs.train import Training
 from bytropix.jobs.training_films import make_training_films
 from bytropix.jobs.video_recipe import VideoRecipe, VideoTrainConfig, matched, parameters_of
 from bytropix.jobs.video_task import video_task
-from bytropix.nesting.config import LevelConfig, NestingConfig
 from bytropix.optim import OptimConfig
 from bytropix.pipelines.video.config import VideoConfig
 from bytropix.pipelines.video.ingest import ingest_video
 from bytropix.video.config import (
     AutoencoderConfig,
-    ContextConfig,
     DenoiserConfig,
     DiffusionConfig,
-    StackConfig,
     VideoModelConfig,
 )
 from bytropix.video.sampling import SamplingConfig
@@ -44,25 +42,13 @@ FULL = "full"
 STACKS = ("spatial", "motion", "temporal")
 
 
-def _stack(first: int, second: int, output: int) -> StackConfig:
-    levels = tuple(LevelConfig(dim=dim, combiner_hidden=(32,)) for dim in (first, second))
-    return StackConfig(nesting=NestingConfig(levels=levels), output=output)
-
-
 def _small_model() -> VideoModelConfig:
     return VideoModelConfig(
         given_frames=3,
         predicted_frames=1,
         autoencoder=AutoencoderConfig(stride=4, latent_channels=4, width=32, blocks=0),
         regions=RegionConfig(adaptive=True),
-        context=ContextConfig(
-            features=24,
-            region_width=32,
-            width=64,
-            spatial=_stack(32, 16, 32),
-            motion=_stack(32, 16, 32),
-            temporal=_stack(64, 32, 64),
-        ),
+        context=small_context(),
         denoiser=DenoiserConfig(width=96, depth=3),
         diffusion=DiffusionConfig(residual="last", min_snr=0.0),
     )

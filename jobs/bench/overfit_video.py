@@ -20,10 +20,10 @@ from bytropix.datasets.clip_stream import ClipStream
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
 from bytropix.jobs.bench.rows import BenchRow, BenchSettings, Target, torch_threads
+from bytropix.jobs.bench.small_context import small_context
 from bytropix.jobs.training_films import make_training_films
 from bytropix.jobs.video_clips import store_regions
 from bytropix.jobs.video_metrics import psnr
-from bytropix.nesting.config import LevelConfig, NestingConfig
 from bytropix.optim import OptimConfig, learning_rate, make_adamw
 from bytropix.pipelines.video.config import VideoConfig
 from bytropix.pipelines.video.ingest import ingest_video
@@ -31,10 +31,8 @@ from bytropix.video.autoencoder import measure_latents
 from bytropix.video.autoencoder_loss import AutoencoderLoss
 from bytropix.video.config import (
     AutoencoderConfig,
-    ContextConfig,
     DenoiserConfig,
     DiffusionConfig,
-    StackConfig,
     VideoModelConfig,
 )
 from bytropix.video.diffusion import DiffusionLoss
@@ -48,24 +46,12 @@ MAX_BAD = 1.0  # of the videos: eight that can be read are enough
 LATENT_FRAMES = 1000
 
 
-def _stack(first: int, second: int, output: int) -> StackConfig:
-    levels = tuple(LevelConfig(dim=dim, combiner_hidden=(32,)) for dim in (first, second))
-    return StackConfig(nesting=NestingConfig(levels=levels), output=output)
-
-
 def _model() -> VideoModelConfig:
     return VideoModelConfig(
         given_frames=2,
         predicted_frames=2,
         autoencoder=AutoencoderConfig(stride=4, latent_channels=8, width=48, blocks=0),
-        context=ContextConfig(
-            features=24,
-            region_width=32,
-            width=64,
-            spatial=_stack(32, 16, 32),
-            motion=_stack(32, 16, 32),
-            temporal=_stack(64, 32, 64),
-        ),
+        context=small_context(),
         denoiser=DenoiserConfig(width=128, depth=4),
         diffusion=DiffusionConfig(min_snr=0.0, condition_dropout=0.0),
     )

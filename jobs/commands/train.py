@@ -84,13 +84,7 @@ class TrainBytes(Recipe):
     @classmethod
     def preset(cls, arguments: Sequence[str]) -> Self:
         """Return the defaults of the flags: a recipe file, or what the run to resume was made with."""
-        parser = argparse.ArgumentParser(
-            "bytropix train bytes", usage="%(prog)s --store PLACE --run RUN ...", add_help=False, allow_abbrev=False
-        )
-        parser.add_argument("--recipe", type=Path)
-        parser.add_argument("--run", type=Path)
-        parser.add_argument("--resume", action="store_true")
-        known, _ = parser.parse_known_args(arguments)
+        known = known_flags("bytropix train bytes", arguments)
         recipe = Recipe()
         if known.recipe is not None:
             recipe = read_recipe(known.recipe)
@@ -164,6 +158,16 @@ class TrainBytes(Recipe):
                 return 0
             ranks.tell(f"stopped at step {training.step}, saved; go on with --resume")
             return STOPPED
+
+
+def known_flags(command: str, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the flags that the defaults of all others depend on: `recipe`, `run` and `resume`."""
+    usage = "%(prog)s --store PLACE --run RUN ..."
+    parser = argparse.ArgumentParser(command, usage=usage, add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_known_args(arguments)[0]
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:

@@ -5,7 +5,6 @@
     stage diffusion, joint -> RUN, which holds the autoencoder that it began with
 """
 
-import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from bytropix.datasets.clip_batch import ClipBatch
 from bytropix.datasets.store import Store
 from bytropix.errors import ConfigError
 from bytropix.gaad.config import DecompositionName
-from bytropix.jobs.commands.train import STOPPED, LevelLists
+from bytropix.jobs.commands.train import STOPPED, LevelLists, known_flags
 from bytropix.jobs.ranks import joined
 from bytropix.jobs.recipe import choose_device
 from bytropix.jobs.run_folder import AUTOENCODER, CONFIG, RunFolder
@@ -70,13 +69,7 @@ class TrainVideo(VideoSettings):
     @classmethod
     def preset(cls, arguments: Sequence[str]) -> Self:
         """Return the defaults of the flags: a recipe file, or what the run to resume was made with."""
-        parser = argparse.ArgumentParser(
-            "bytropix train video", usage="%(prog)s --store PLACE --run RUN ...", add_help=False, allow_abbrev=False
-        )
-        parser.add_argument("--recipe", type=Path)
-        parser.add_argument("--run", type=Path)
-        parser.add_argument("--resume", action="store_true")
-        known, _ = parser.parse_known_args(arguments)
+        known = known_flags("bytropix train video", arguments)
         settings = VideoRecipe()
         more: dict[str, Any] = {}
         if known.recipe is not None:
